@@ -1,0 +1,157 @@
+"""Rows become numbers: mapping -> [columns, recent rates, standardisation] -> network.
+
+    B rows   N numeric features   C categorical features   K key combinations   H time scales
+    T numbers tracked per label (1; the number of classes if multiclass)   R = K * H * T rate columns
+
+Everything here is numpy: servers use it too.
+"""
+
+import difflib
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.rates import RecentRates
+from models.scaler import Scaler
+from models.snapshot import Arrays, prefixed, under
+from models.spec import ModelSpec
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Times = NDArray[np.float64]
+
+LARGEST = float(np.finfo(np.float32).max)
+CACHED_CODES = 100_000
+
+
+class FeatureError(ValueError):
+    """A feature has a name or a type that the model cannot take."""
+
+
+class Raw(NamedTuple):
+    """Features as they came, before anything learned touches them."""
+
+    numeric: Floats
+    """(B, N); NaN is missing."""
+    categories: Ints
+    """(B, C) rows of the embeddings; 0 is missing."""
+    keys: Ints
+    """(B, K) slots of the recent rates."""
+
+    def take(self, rows: NDArray[np.intp]) -> "Raw":
+        return Raw(self.numeric[rows], self.categories[rows], self.keys[rows])
+
+
+class _Codes(dict[object, int]):
+    """value -> 1 + crc32(value) % (size - 1), remembered; None -> 0. Equal in every process."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__({None: 0})
+        self._size = size
+
+    def __missing__(self, value: object) -> int:
+        if len(self) > CACHED_CODES:
+            self.clear()
+            self[None] = 0
+        text = "\x1f".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+        code = 1 + zlib.crc32(text.encode()) % max(self._size - 1, 1)
+        self[value] = code
+        return code
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
+
+
+class FeatureEncoder:
+    """Columns, rates and scaling of one model; its state travels in every version."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.numeric_names = tuple(spec.features.numeric)
+        self.categorical_names = tuple(spec.features.categorical)
+        self._codes = [_Codes(c.size) for c in spec.features.categorical.values()]
+        at = {name: i for i, name in enumerate(self.categorical_names)}
+        self._combinations = [tuple(at[n] for n in key) for key in spec.features.rates.keys]
+        self._slots = [_Codes(spec.features.rates.slots) for _ in self._combinations]
+        self.rates = RecentRates(
+            combinations=len(self._combinations),
+            slots=spec.features.rates.slots,
+            half_lives_s=spec.features.rates.half_lives_s,
+            tracked=spec.outputs,
+            log_odds=spec.task != "regression",
+        )
+        self.scaler = Scaler(len(self.numeric_names) + self.rates.columns)
+
+    def raw(self, rows: Sequence[tuple[float | int | str | None, ...]]) -> Raw:
+        """Columns of rows whose values stand in spec order: numeric features, then categorical ones."""
+        n, b = len(self.numeric_names), len(rows)
+        numeric = np.array([r[:n] for r in rows], dtype=np.float64).reshape(b, n)
+        np.clip(numeric, -LARGEST, LARGEST, out=numeric)
+        columns = list(zip(*rows, strict=True))[n:] if rows else [()] * len(self._codes)
+        codes = [[c[v] for v in col] for c, col in zip(self._codes, columns, strict=True)]
+        categories = np.array(codes, dtype=np.int64).reshape(len(codes), b).T
+        return Raw(numeric.astype(np.float32), categories, self._key_slots(columns, b))
+
+    def _key_slots(self, columns: Sequence[Sequence[object]], rows: int) -> Ints:
+        slots = np.zeros((rows, len(self._combinations)), dtype=np.int64)
+        for k, (combination, codes) in enumerate(zip(self._combinations, self._slots, strict=True)):
+            if combination:
+                slots[:, k] = [
+                    codes[v] for v in zip(*(columns[i] for i in combination), strict=True)
+                ]
+        return slots
+
+    def raw_of(self, rows: Sequence[Mapping[str, object]]) -> Raw:
+        """Columns of rows given by name, each value checked; for those who ask over a wire.
+
+        Raises:
+            FeatureError: a name that the model does not have, or a value of the wrong type.
+        """
+        return self.raw([self._row_of(row) for row in rows])
+
+    def _row_of(self, row: Mapping[str, object]) -> tuple[float | int | str | None, ...]:
+        names = self.numeric_names + self.categorical_names
+        for name in row.keys() - set(names):
+            near = difflib.get_close_matches(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+            raise FeatureError(f"the model has no feature {name!r}; {hint}")
+        numbers = [_number(n, row.get(n)) for n in self.numeric_names]
+        return (*numbers, *(_category(n, row.get(n)) for n in self.categorical_names))
+
+    def dense(self, raw: Raw, times_s: Times) -> Floats:
+        """Numeric features beside the recent rates at ``times_s`` (B,), unscaled: (B, N + R)."""
+        return np.concatenate([raw.numeric, self.rates.read(raw.keys, times_s)], axis=1)
+
+    def standardise(self, dense: Floats) -> Floats:
+        """What a network eats: clipped z, then missing indicators of the N features: (B, N + R + N)."""
+        missing = np.isnan(dense[:, : len(self.numeric_names)])
+        return np.concatenate([self.scaler.scale(dense), missing.astype(np.float32)], axis=1)
+
+    def state(self) -> Arrays:
+        return prefixed("scaler", self.scaler.state()) | prefixed("rates", self.rates.state())
+
+    def load(self, state: Arrays) -> None:
+        self.scaler.load(under("scaler", state))
+        self.rates.load(under("rates", state))
+
+
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FeatureError(f"feature {name!r} is {value!r}, wanted a number")
+    if np.isinf(value):
+        raise FeatureError(
+            f"feature {name!r} is {value!r}, wanted a finite number (NaN means missing)"
+        )
+    return float(value)
+
+
+def _category(name: str, value: object) -> str | int | None:
+    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+        return value
+    raise FeatureError(f"feature {name!r} is {value!r}, wanted a string or an integer")

@@ -1,0 +1,33 @@
+"""What a network is taught to make small, per task. Outputs are logits, or standardised values for regression."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def loss(task: str, outputs: Tensor, target: Tensor) -> Tensor:
+    """Mean over the batch.
+
+    Args:
+        task: binary, multiclass or regression.
+        outputs: (B, K).
+        target: (B,) class index (binary: 1.0 is the second class), or the standardised value.
+    """
+    match task:
+        case "binary":
+            return F.binary_cross_entropy_with_logits(outputs[:, 0], target)
+        case "multiclass":
+            return F.cross_entropy(outputs, target.long())
+        case _:
+            return F.mse_loss(outputs[:, 0], target)
+
+
+def scores(task: str, outputs: Tensor) -> Tensor:
+    """What is answered: probabilities (B, K), or the standardised value (B, 1)."""
+    match task:
+        case "binary":
+            return torch.sigmoid(outputs)
+        case "multiclass":
+            return torch.softmax(outputs, dim=1)
+        case _:
+            return outputs

@@ -1,0 +1,126 @@
+"""How labels have been going lately: learned label -> [decayed counts per key] -> features of the next row.
+
+w, s      decayed count and sum of labels per slot and time scale:  (K + 1, slots, H), (K + 1, slots, H, T)
+last      when a slot was last brought up to date, event time:      (K + 1, slots)
+overall   row 0 counts every label; rows 1..K belong to the spec's key combinations
+rate      (s + PSEUDO * overall) / (w + PSEUDO), overall shrunk to the all-time mean alike
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.snapshot import Arrays
+
+PSEUDO = 5.0
+"""Labels' worth of belief in the parent rate."""
+EDGE = 0.005
+"""Rates are kept this far from 0 and 1 before their log-odds are taken."""
+
+NEVER_S = -1e18
+"""Time of a slot that no label has touched."""
+
+Floats = NDArray[np.float64]
+
+
+class RecentRates:
+    """Recent label rates of K key combinations at H half-lives.
+
+    Args:
+        combinations: K.
+        slots: counters per combination; keys are hashed into them.
+        half_lives_s: event time, seconds.
+        tracked: T, numbers per label.
+        log_odds: give log-odds (classification) instead of the plain mean (regression).
+    """
+
+    def __init__(
+        self,
+        *,
+        combinations: int,
+        slots: int,
+        half_lives_s: tuple[float, ...],
+        tracked: int,
+        log_odds: bool,
+    ) -> None:
+        self._k, self._slots, self._log_odds = combinations, slots, log_odds
+        self._half_lives_s = np.array(half_lives_s, dtype=np.float64)
+        rows = (combinations + 1) * slots if half_lives_s else 0
+        self._w = np.zeros((rows, len(half_lives_s)))
+        self._s = np.zeros((rows, len(half_lives_s), tracked))
+        self._last_s = np.full(rows, NEVER_S)
+        self._sum = np.zeros(tracked)
+        self._count = 0.0
+        self.columns = combinations * len(half_lives_s) * tracked
+
+    def prior(self) -> Floats:
+        """All-time mean of the labels (T,); before the first, 1 / T (or 0.5, or 0 for regression)."""
+        tracked = len(self._sum)
+        blank = 0.0 if not self._log_odds else (1.0 / tracked if tracked > 1 else 0.5)
+        return (self._sum + blank) / (self._count + 1.0)
+
+    def read(self, keys: NDArray[np.int64], times_s: Floats) -> NDArray[np.float32]:
+        """Rates of keys (B, K) as they stand at times_s (B,): (B, R)."""
+        if not self.columns:
+            return np.zeros((len(keys), 0), dtype=np.float32)
+        rows = self._rows(keys)  # (B, K + 1)
+        age_s = np.maximum(times_s[:, None] - self._last_s[rows], 0.0)
+        decay = np.exp2(-age_s[..., None] / self._half_lives_s)  # (B, K + 1, H)
+        w, s = self._w[rows] * decay, self._s[rows] * decay[..., None]
+        overall = _shrunk(s[:, :1], w[:, :1], self.prior())  # (B, 1, H, T)
+        rate = _shrunk(s[:, 1:], w[:, 1:], overall)  # (B, K, H, T)
+        if self._log_odds:
+            rate = np.clip(rate, EDGE, 1.0 - EDGE)
+            rate = np.log(rate / (1.0 - rate))
+        return rate.reshape(len(keys), -1).astype(np.float32)
+
+    def learn(self, keys: NDArray[np.int64], targets: Floats, times_s: Floats) -> None:
+        """Count labels: keys (B, K), targets (B, T), the labels' own times (B,)."""
+        self._sum += targets.sum(axis=0)
+        self._count += len(targets)
+        if not self.columns:
+            return
+        rows = self._rows(keys)
+        slots, where = np.unique(rows, return_inverse=True)
+        where = where.reshape(rows.shape)
+        now_s = self._last_s[slots].copy()
+        np.maximum.at(now_s, where, times_s[:, None])
+        decay = np.exp2(-(now_s - self._last_s[slots])[:, None] / self._half_lives_s)
+        age_s = now_s[where] - times_s[:, None]
+        fresh = np.exp2(-age_s[..., None] / self._half_lives_s)  # (B, K + 1, H)
+        w, s = self._w[slots] * decay, self._s[slots] * decay[..., None]
+        np.add.at(w, where, fresh)
+        np.add.at(s, where, fresh[..., None] * targets[:, None, None, :])
+        self._w[slots], self._s[slots], self._last_s[slots] = w, s, now_s
+
+    def _rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        offsets = np.arange(1, self._k + 1) * self._slots
+        return np.concatenate([np.zeros((len(keys), 1), dtype=np.int64), keys + offsets], axis=1)
+
+    def state(self) -> Arrays:
+        """Only the slots ever touched."""
+        used = np.flatnonzero(self._last_s > NEVER_S)
+        return {
+            "used": used.astype(np.int32),
+            "w": self._w[used],
+            "s": self._s[used],
+            "last_s": self._last_s[used],
+            "sum": self._sum.copy(),
+            "count": np.array([self._count]),
+        }
+
+    def load(self, state: Arrays) -> None:
+        used = state["used"].astype(np.int64)
+        for mine, name, blank in (
+            (self._w, "w", 0.0),
+            (self._s, "s", 0.0),
+            (self._last_s, "last_s", NEVER_S),
+        ):
+            mine[:] = blank
+            mine[used] = state[name].astype(np.float64)
+        self._sum = state["sum"].astype(np.float64)
+        self._count = float(state["count"].astype(np.float64)[0])
+
+
+def _shrunk(s: Floats, w: Floats, parent: Floats) -> Floats:
+    shrunk: Floats = (s + PSEUDO * parent) / (w[..., None] + PSEUDO)
+    return shrunk

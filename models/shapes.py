@@ -1,0 +1,59 @@
+"""How a flat vector of parameters is cut into a network's matrices. No torch here: servers read this too.
+
+N numeric features, R rate columns, M = N missing indicators, E embedded numbers, K outputs
+x = [clip(z), isnan(raw), embeddings]        (B, N + R + M + E)
+"""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.spec import ModelSpec
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def rate_columns(spec: ModelSpec) -> int:
+    """R: one column per key combination, time scale and tracked number (each class, if multiclass)."""
+    rates = spec.features.rates
+    return len(rates.keys) * len(rates.half_lives_s) * spec.outputs
+
+
+def dense_columns(spec: ModelSpec) -> int:
+    """N + R: columns of the network's ``numeric`` input."""
+    return len(spec.features.numeric) + rate_columns(spec)
+
+
+def parameter_shapes(spec: ModelSpec) -> Shapes:
+    """Names and shapes, in the order in which they lie in the flat vector."""
+    shapes: Shapes = {}
+    width = dense_columns(spec) + len(spec.features.numeric)
+    for name, feature in spec.features.categorical.items():
+        shapes[f"embed.{name}"] = (feature.size, feature.dim)
+        width += feature.dim
+    hidden = spec.learner.hidden if spec.learner.network == "mlp" else ()
+    for i, out in enumerate((*hidden, spec.outputs)):
+        shapes[f"layer{i}.weight"] = (out, width)
+        shapes[f"layer{i}.bias"] = (out,)
+        width = out
+    return shapes
+
+
+def parameter_count(shapes: Shapes) -> int:
+    return sum(prod(s) for s in shapes.values())
+
+
+def split(theta: NDArray[np.float32], shapes: Shapes) -> dict[str, NDArray[np.float32]]:
+    """Views of ``theta`` (P,), one per name.
+
+    Raises:
+        ValueError: the vector has another length than the shapes want.
+    """
+    if theta.shape != (parameter_count(shapes),):
+        raise ValueError(f"theta has shape {theta.shape}, wanted ({parameter_count(shapes)},)")
+    views, at = {}, 0
+    for name, shape in shapes.items():
+        views[name] = theta[at : at + prod(shape)].reshape(shape)
+        at += prod(shape)
+    return views

@@ -1,0 +1,52 @@
+"""A model at rest: named arrays and a few texts <-> one safetensors file. Nothing in it is ever executed."""
+
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+class SnapshotError(ValueError):
+    """The bytes are not a snapshot."""
+
+
+def pack(arrays: Mapping[str, NDArray[np.generic]], texts: Mapping[str, str]) -> bytes:
+    """One file; the same arrays and texts give the same bytes."""
+    whole = {name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}
+    return safetensors.numpy.save(whole, metadata=dict(sorted(texts.items())))
+
+
+def unpack(data: bytes) -> tuple[Arrays, dict[str, str]]:
+    """Arrays and texts of a packed snapshot.
+
+    Raises:
+        SnapshotError: the bytes are torn or something else.
+    """
+    try:
+        arrays = safetensors.numpy.load(data)
+        header = int.from_bytes(data[:8], "little")
+        texts = _texts(data[8 : 8 + header])
+    except (safetensors.SafetensorError, KeyError, ValueError) as error:
+        raise SnapshotError(f"not a snapshot ({len(data)} bytes): {error}") from error
+    return arrays, texts
+
+
+def _texts(header: bytes) -> dict[str, str]:
+    found = json.loads(header).get("__metadata__") or {}
+    return {str(k): str(v) for k, v in found.items()}
+
+
+def under(prefix: str, arrays: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    """The arrays whose names begin with ``prefix.``, without it."""
+    cut = len(prefix) + 1
+    return {name[cut:]: a for name, a in arrays.items() if name.startswith(prefix + ".")}
+
+
+def prefixed(prefix: str, arrays: Mapping[str, NDArray[np.generic]]) -> Arrays:
+    """The same arrays, each name with ``prefix.`` before it."""
+    return {f"{prefix}.{name}": a for name, a in arrays.items()}

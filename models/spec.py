@@ -1,0 +1,487 @@
+"""What a served model is: one TOML file -> [ModelSpec] -> everything else.
+
+The structs below are the documentation of the file: a field without a default must be given.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import msgspec
+
+
+class SpecError(ValueError):
+    """A wrong spec: names the file, the line, the key, the value it got and what was wanted."""
+
+
+class Label(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    """What the label means; for people."""
+    classes: tuple[int | str, ...] = ()
+    """binary: two, the second is the positive one; multiclass: all; regression: none."""
+    wait_s: float = 86400.0
+    """How long, in event time, an example waits for its label (and a label for its example)."""
+
+
+class Stream(msgspec.Struct, frozen=True, kw_only=True):
+    partitions: int = 1
+    retention_s: int = 604800
+    """Wall clock; how long the broker keeps events and predictions."""
+    max_record_bytes: int = 65536
+    ahead_s: float = 86400.0
+    """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter."""
+
+
+class Numeric(msgspec.Struct, frozen=True, kw_only=True):
+    """A number; absent, null or NaN is missing. Standardised online, clipped at 5 deviations."""
+
+
+class Categorical(msgspec.Struct, frozen=True, kw_only=True):
+    """A string or integer, hashed into ``size`` rows of ``dim`` numbers; row 0 means missing."""
+
+    size: int = 64
+    dim: int = 4
+
+
+class Rates(msgspec.Struct, frozen=True, kw_only=True):
+    """How labels have been going lately, overall and per key: the model's view of today."""
+
+    half_lives_s: tuple[float, ...] = ()
+    """Time scales, event time."""
+    keys: tuple[tuple[str, ...], ...] = ()
+    """Each a combination of categorical features; the empty one is overall."""
+    slots: int = 2048
+    """Keys are hashed into so many counters, per combination."""
+
+
+class Features(msgspec.Struct, frozen=True, kw_only=True):
+    numeric: dict[str, Numeric] = {}
+    categorical: dict[str, Categorical] = {}
+    rates: Rates = Rates()
+
+
+class Learner(msgspec.Struct, frozen=True, kw_only=True):
+    kind: Literal["torch"] = "torch"
+    network: Literal["linear", "mlp"] = "mlp"
+    hidden: tuple[int, ...] = (64, 64)
+    batch_records: int = 128
+    """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
+    seed: int = 0
+
+
+class Optimiser(msgspec.Struct, frozen=True, kw_only=True):
+    name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
+    learning_rate: float = 0.003
+
+
+class Blend(msgspec.Struct, frozen=True, kw_only=True):
+    """theta = theta' + lam * (theta_ref - theta'), lam = 1 - 2^(-1 / half_life_events)."""
+
+    kind: Literal["none", "proximal", "explicit", "literal"] = "proximal"
+    half_life_events: float = 200_000.0
+
+
+class Tuning(msgspec.Struct, frozen=True, kw_only=True):
+    every_labels: int = 60_000
+    """A search starts after so many newly learned labels; 0: never."""
+    window_labels: int = 20_000
+    """How many of the newest labelled examples the search replays."""
+    trials: int = 8
+    shadow_labels: int = 5_000
+    """How many labelled examples after the window decide between champion and challenger."""
+    margin: float = 0.0
+    """Loss the challenger must win by."""
+    seed: int = 0
+    learning_rate: tuple[float, float] = (0.0005, 0.02)
+    """Searched log-uniformly."""
+    half_life_events: tuple[float, float] = (20_000.0, 2_000_000.0)
+
+
+class Compression(msgspec.Struct, frozen=True, kw_only=True):
+    kinds: tuple[Literal["int8"], ...] = ("int8",)
+    every_s: float = 5.0
+    calibration_rows: int = 2048
+    loss_budget: float = 0.002
+    """Loss (log-loss; squared error for regression) a variant may cost against fp32."""
+
+
+class Publish(msgspec.Struct, frozen=True, kw_only=True):
+    every_s: float = 1.0
+    keep: int = 20
+    """How many versions the registry keeps."""
+    inline_bytes: int = 524_288
+    """Versions up to this size travel inside the announcement; Kafka refuses more than 1 MB."""
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    task: Literal["binary", "multiclass", "regression"]
+    label: Label
+    features: Features
+    stream: Stream = Stream()
+    learner: Learner = Learner()
+    optimiser: Optimiser = Optimiser()
+    blend: Blend = Blend()
+    tuning: Tuning = Tuning()
+    compression: Compression = Compression()
+    publish: Publish = Publish()
+
+    @property
+    def outputs(self) -> int:
+        """Numbers the network gives per row: K logits for multiclass, else 1."""
+        return len(self.label.classes) if self.task == "multiclass" else 1
+
+    @property
+    def score_names(self) -> tuple[str, ...]:
+        """What the answer's columns mean: the classes, or the label itself for regression."""
+        return tuple(map(str, self.label.classes)) if self.label.classes else (self.label.name,)
+
+
+def read_spec(path: str) -> ModelSpec:
+    """Read and check a model.toml.
+
+    Raises:
+        SpecError: naming file, line where known, key, what it got and what was wanted.
+    """
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: byte {error.start} is not UTF-8") from error
+    return parse_spec(text, path)
+
+
+def parse_spec(text: str, source: str) -> ModelSpec:
+    """The spec that a TOML text says; ``source`` is what errors call it.
+
+    Raises:
+        SpecError: as for ``read_spec``.
+    """
+    try:
+        table = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # beside TOMLDecodeError: endless digits, depth
+        raise SpecError(_syntax(str(error), text, source)) from error
+    return _checked(table, source, text)
+
+
+def to_json(spec: ModelSpec) -> str:
+    """One line, every field written out; it travels inside a version."""
+    return msgspec.json.encode(spec).decode()
+
+
+def from_json(text: str) -> ModelSpec:
+    """The spec that ``to_json`` wrote.
+
+    Raises:
+        SpecError: it is no spec, or one of a newer program.
+    """
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpecError(f"spec: not JSON: {error}") from error
+    return _checked(table, "spec", "")
+
+
+def signature(spec: ModelSpec) -> str:
+    """Hash of what parameters mean: task, classes, features, network. Equal hash, equal meaning."""
+    return hashlib.sha256(json.dumps(_fit(spec)).encode()).hexdigest()[:16]
+
+
+def fit_problem(spec: ModelSpec, other: ModelSpec) -> str:
+    """Why parameters learned with ``other`` (the head's) do not fit ``spec``; "" if they do."""
+    ours, theirs = _fit(spec), _fit(other)
+    differing = [key for key in ours if ours[key] != theirs[key]]
+    return "; ".join(f"{key}: head has {theirs[key]}, spec has {ours[key]}" for key in differing)
+
+
+def _fit(spec: ModelSpec) -> dict[str, object]:
+    features, learner = spec.features, spec.learner
+    return {
+        "task": spec.task,
+        "label.name": spec.label.name,
+        "label.classes": list(spec.label.classes),
+        "features.numeric": list(features.numeric),
+        "features.categorical": [[n, c.size, c.dim] for n, c in features.categorical.items()],
+        "features.rates.half_lives_s": list(features.rates.half_lives_s),
+        "features.rates.keys": [list(k) for k in features.rates.keys],
+        "features.rates.slots": features.rates.slots,
+        "learner.kind": learner.kind,
+        "learner.network": learner.network,
+        "learner.hidden": list(learner.hidden) if learner.network == "mlp" else [],
+    }
+
+
+Keys = tuple[str, ...]
+
+
+class _Wrong(Exception):
+    """``where`` says ``what`` is wrong there."""
+
+    def __init__(self, where: Keys, what: str) -> None:
+        super().__init__(what)
+        self.where = where
+        self.what = what
+
+
+def _checked(table: object, source: str, text: str) -> ModelSpec:
+    try:
+        spec: ModelSpec = _built(ModelSpec, table, ())
+        for where, value, wanted in _wrongs(spec):
+            raise _Wrong(where, f"is {_shown(value)}, wanted {wanted}")
+    except _Wrong as wrong:
+        line = _line_of(text, wrong.where)
+        place = f"{source} line {line}" if line else source
+        raise SpecError(f"{place}: {_dotted(wrong.where) or 'all'} {wrong.what}") from None
+    return spec
+
+
+# From the table to structs ------------------------------------------------------------------------
+
+
+def _built(kind: Any, value: Any, where: Keys) -> Any:
+    """``value`` as ``kind``, field by field, so that an error knows its key and value."""
+    is_struct = isinstance(kind, type) and issubclass(kind, msgspec.Struct)
+    if (is_struct or get_origin(kind) is dict) and not isinstance(value, dict):
+        raise _Wrong(where, f"is {_shown(value)}, wanted a table")
+    if is_struct:
+        return _built_struct(kind, value, where)
+    if get_origin(kind) is dict:
+        entry = get_args(kind)[1]
+        return {k: _built(entry, v, (*where, k)) for k, v in value.items()}
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise _Wrong(where, f"is {_shown(value)}, wanted {_kind(kind)}") from None
+
+
+def _built_struct(kind: type[msgspec.Struct], table: dict[str, object], where: Keys) -> Any:
+    fields = {f.name: f for f in msgspec.structs.fields(kind)}
+    for key in table:
+        if key not in fields:
+            raise _Wrong((*where, key), _unknown(key, list(fields)))
+    for name, field in fields.items():
+        if field.required and name not in table:
+            raise _Wrong((*where, name), f"is missing, wanted {_kind(field.type)}")
+    return kind(**{k: _built(fields[k].type, v, (*where, k)) for k, v in table.items()})
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1)
+    if near:
+        return f"is unknown, did you mean {near[0]}?"
+    return (
+        f"is unknown, wanted one of {', '.join(known)}" if known else "is unknown, wanted nothing"
+    )
+
+
+def _kind(kind: Any) -> str:
+    """A type in words."""
+    if kind in _WORDS:
+        return _WORDS[kind]
+    arguments = get_args(kind)
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(arguments)}" if len(arguments) > 1 else str(arguments[0])
+    if get_origin(kind) is tuple:
+        if arguments[-1] is not Ellipsis:
+            return f"a list of {len(arguments)} numbers"
+        return f"a list, each {_kind(arguments[0])}"
+    return "a table"
+
+
+_WORDS: dict[Any, str] = {
+    str: "a text",
+    int: "a whole number",
+    float: "a number",
+    int | str: "a whole number or a text",
+    Union[int, str]: "a whole number or a text",  # noqa: UP007, what msgspec makes of int | str
+}
+
+
+# What types cannot say ----------------------------------------------------------------------------
+
+MAX_CLASSES = 1_000
+_TINY, _HUGE = sys.float_info.min, sys.float_info.max
+_LIMITS: dict[str, tuple[float, float]] = {
+    "label.wait_s": (_TINY, _HUGE),
+    "stream.partitions": (1, 10_000),
+    "stream.retention_s": (1, 10**10),
+    "stream.max_record_bytes": (1, 1_000_000),
+    "stream.ahead_s": (0.0, _HUGE),
+    "features.rates.slots": (2, 2**24),
+    "learner.batch_records": (1, 65_536),
+    "learner.seed": (0, 2**63 - 1),
+    "optimiser.learning_rate": (_TINY, _HUGE),
+    "blend.half_life_events": (_TINY, _HUGE),
+    "tuning.every_labels": (0, 10**12),
+    "tuning.window_labels": (1, 10**8),
+    "tuning.trials": (1, 10_000),
+    "tuning.shadow_labels": (1, 10**8),
+    "tuning.margin": (0.0, _HUGE),
+    "tuning.seed": (0, 2**63 - 1),
+    "compression.every_s": (_TINY, _HUGE),
+    "compression.calibration_rows": (1, 10**6),
+    "compression.loss_budget": (0.0, _HUGE),
+    "publish.every_s": (_TINY, _HUGE),
+    "publish.keep": (2, 10**6),
+    "publish.inline_bytes": (0, 900_000),
+}
+_SIZE_LIMITS = (2, 2**24)
+"""Of a hashed feature: row 0 is the missing value's, so one row would leave none."""
+_DIM_LIMITS = (1, 4_096)
+_WIDTH_LIMITS = (1, 65_536)
+_NAME = re.compile(r"[a-zA-Z0-9_-][a-zA-Z0-9._-]{0,99}")
+
+
+class _Found(NamedTuple):
+    where: Keys
+    value: object
+    wanted: str
+
+
+def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
+    if not _NAME.fullmatch(spec.name):
+        wanted = "1 to 100 letters, digits, dots, dashes or underscores, with no dot first"
+        yield _Found(("name",), spec.name, wanted)
+    for dotted, limits in _LIMITS.items():
+        value: Any = spec
+        for key in dotted.split("."):
+            value = getattr(value, key)
+        yield from _outside(tuple(dotted.split(".")), value, limits)
+    yield from _wrong_label(spec)
+    yield from _wrong_features(spec.features)
+    yield from _wrong_rates(spec.features)
+    yield from _wrong_learner(spec)
+
+
+def _outside(where: Keys, value: float, limits: tuple[float, float]) -> Iterator[_Found]:
+    low, high = limits
+    if low <= value <= high:
+        return
+    if isinstance(high, int):
+        yield _Found(where, value, f"a whole number from {low} to {high}")
+    else:
+        yield _Found(where, value, f"a number {'above 0' if low else 'of at least 0'}")
+
+
+def _wrong_label(spec: ModelSpec) -> Iterator[_Found]:
+    classes, where = spec.label.classes, ("label", "classes")
+    if not spec.label.name:
+        yield _Found(("label", "name"), "", "a text that is not empty")
+    if len({str(c) for c in classes}) < len(classes):
+        yield _Found(where, classes, "classes that differ when written as texts")
+    match spec.task:
+        case "binary" if len(classes) != 2:
+            yield _Found(
+                where, classes, "two classes, the second the positive one, for task binary"
+            )
+        case "multiclass" if not 3 <= len(classes) <= MAX_CLASSES:
+            wanted = f"3 to {MAX_CLASSES} classes for task multiclass (two are task binary)"
+            yield _Found(where, classes, wanted)
+        case "regression" if classes:
+            yield _Found(where, classes, "none for task regression")
+
+
+def _wrong_features(features: Features) -> Iterator[_Found]:
+    if not features.numeric and not features.categorical:
+        yield _Found(("features",), {}, "at least one numeric or categorical feature")
+    for section, names in (("numeric", features.numeric), ("categorical", features.categorical)):
+        if "" in names:
+            yield _Found(("features", section), "", "names that are not empty")
+    for name, feature in features.categorical.items():
+        where = ("features", "categorical", name)
+        if name in features.numeric:
+            yield _Found(where, "numeric too", "a name of its own")
+        yield from _outside((*where, "size"), feature.size, _SIZE_LIMITS)
+        yield from _outside((*where, "dim"), feature.dim, _DIM_LIMITS)
+
+
+def _wrong_rates(features: Features) -> Iterator[_Found]:
+    rates, where = features.rates, ("features", "rates")
+    for half_life_s in rates.half_lives_s:
+        yield from _outside((*where, "half_lives_s"), half_life_s, (_TINY, _HUGE))
+    if bool(rates.keys) != bool(rates.half_lives_s):
+        empty, given = ("half_lives_s", "keys") if rates.keys else ("keys", "half_lives_s")
+        yield _Found((*where, empty), (), f"at least one, as {given} are given")
+    for name in (name for names in rates.keys for name in names):
+        if name not in features.categorical:
+            wanted = f"names of categorical features{_near(name, features)}"
+            yield _Found((*where, "keys"), name, wanted)
+    if len({frozenset(names) for names in rates.keys}) < len(rates.keys):
+        yield _Found((*where, "keys"), rates.keys, "every combination once")
+    if any(len(set(names)) < len(names) for names in rates.keys):
+        yield _Found((*where, "keys"), rates.keys, "every name once in a combination")
+
+
+def _near(name: str, features: Features) -> str:
+    near = difflib.get_close_matches(name, features.categorical, n=1)
+    return f", such as {near[0]}" if near else ""
+
+
+def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
+    hidden = spec.learner.hidden
+    if spec.learner.network == "mlp" and not hidden:
+        yield _Found(("learner", "hidden"), hidden, "at least one layer for network mlp")
+    for width in hidden:
+        yield from _outside(("learner", "hidden"), width, _WIDTH_LIMITS)
+    tuning = spec.tuning
+    for name in ("learning_rate", "half_life_events"):
+        low, high = getattr(tuning, name)
+        if not _TINY <= low < high <= _HUGE:
+            wanted = "a lower and a higher number, both above 0"
+            yield _Found(("tuning", name), (low, high), wanted)
+
+
+# Where it stands in the text ----------------------------------------------------------------------
+
+_KEY = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_DOTTED_KEY = rf"{_KEY}(?:\s*\.\s*{_KEY})*"
+_HEADER = re.compile(rf"\s*\[\s*({_DOTTED_KEY})\s*\]")
+_ASSIGNMENT = re.compile(rf"\s*({_DOTTED_KEY})\s*=")
+
+
+def _line_of(text: str, where: Keys) -> int:
+    """Line of the key, or of the nearest table around it; 0 if it is nowhere. Best effort."""
+    best, depth, section = 0, 0, Keys()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            found = section = _keys(header[1])
+        elif assignment := _ASSIGNMENT.match(line):
+            found = section + _keys(assignment[1])
+        else:
+            continue
+        common = min(len(found), len(where))
+        if common > depth and found[:common] == where[:common]:
+            best, depth = number, common
+    return best
+
+
+def _keys(dotted: str) -> Keys:
+    return tuple(k.strip("\"'") for k in re.findall(_KEY, dotted))
+
+
+def _dotted(where: Keys) -> str:
+    return ".".join(k if re.fullmatch(r"[A-Za-z0-9_-]+", k) else json.dumps(k) for k in where)
+
+
+def _shown(value: object) -> str:
+    """A value as in a file, cut where it gets long."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _syntax(message: str, text: str, source: str) -> str:
+    """tomllib says 'What (at line 3, column 5)' or 'What (at end of document)'."""
+    found = re.fullmatch(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", message)
+    if found is None:
+        return f"{source}: {message}"
+    what, line, column = found.groups()
+    if line is None:
+        return f"{source} line {len(text.splitlines())}: {what}"
+    return f"{source} line {line} column {column}: {what}"

@@ -1,0 +1,213 @@
+"""The commands: stream-app worker | tuner | compressor | serve | monitor | lag | up."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+from models.spec import ModelSpec, SpecError, read_spec
+from stream_app.errors import StreamAppError
+
+Command = Callable[[argparse.Namespace, ModelSpec], int]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; wrong input ends with its reason and exit code 2."""
+    args = build_parser().parse_args(argv)
+    logging.basicConfig(
+        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    for noisy in ("kafka", "aiokafka", "faust", "mode"):
+        logging.getLogger(noisy).setLevel(logging.DEBUG if args.log_level == "debug" else logging.ERROR)
+    try:
+        return int(args.command(args, read_spec(args.spec)))
+    except (StreamAppError, SpecError) as error:
+        print(f"stream-app: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands and flags; each flag is documented here and nowhere else."""
+    parser = argparse.ArgumentParser(
+        prog="stream-app",
+        description="A model that never stops learning: Kafka events in, gRPC answers out.",
+        epilog="`stream-app up --spec examples/flights/model.toml` runs everything on this machine.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, text in (
+        ("worker", _worker, "learn from the events topic and publish versions"),
+        ("tuner", _tuner, "search better hyperparameters on replay, shadow the winner, promote it"),
+        ("compressor", _compressor, "quantise versions to int8 and attach those within the loss budget"),
+        ("serve", _serve, "answer over gRPC with the newest version"),
+        ("monitor", _monitor, "Prometheus endpoint and live view: lag, loss, drift, versions"),
+        ("lag", _lag, "per partition: end offset, offset in the newest version, lag"),
+        ("up", _up, "all of it on this machine, with an embedded broker if none is named"),
+    ):
+        sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        sub.set_defaults(command=command, name=name)
+        _common(sub, broker_required=name != "up")
+        _ADD.get(name, lambda _: None)(sub)
+    return parser
+
+
+def _common(sub: argparse.ArgumentParser, *, broker_required: bool) -> None:
+    sub.add_argument("--spec", required=True, metavar="FILE", help="the model.toml that describes the model")
+    sub.add_argument(
+        "--bootstrap-servers",
+        required=broker_required,
+        metavar="HOST:PORT[,...]",
+        help="the Kafka brokers" + ("" if broker_required else " (default: start an embedded one)"),
+    )
+    sub.add_argument(
+        "--registry",
+        metavar="URL",
+        default="runs/registry",
+        help="where artefacts are kept: a folder or any fsspec URL (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--log-level",
+        default="info",
+        choices=("debug", "info", "warning", "error"),
+        help="how much is logged (default: %(default)s)",
+    )
+
+
+def _add_worker(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--on-mismatch",
+        default="refuse",
+        choices=("refuse", "keep", "fresh"),
+        help="if the newest version fits neither spec nor topics: refuse to start; keep what was learned "
+        "as far as it fits, in a new epoch; or begin afresh (default: %(default)s)",
+    )
+    sub.add_argument(
+        "--stuck-s",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="end with an error if records wait and none has come for S seconds (default: %(default)g)",
+    )
+
+
+def _add_serve(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="default: %(default)s; port 0: any"
+    )
+    sub.add_argument("--reflection", action="store_true", help="let clients list the services")
+    sub.add_argument(
+        "--drain-s", type=float, default=10.0, metavar="S", help="on SIGTERM, finish calls within S seconds"
+    )
+
+
+def _add_monitor(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--prometheus", default="127.0.0.1:9464", metavar="HOST:PORT", help="default: %(default)s")
+    sub.add_argument("--view", action="store_true", help="show the live view instead of log lines")
+
+
+def _add_lag(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--json", action="store_true", help="print one JSON object")
+    sub.add_argument("--watch", type=float, metavar="S", help="print again every S seconds")
+
+
+def _add_up(sub: argparse.ArgumentParser) -> None:
+    _add_worker(sub)
+    sub.add_argument("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="default: %(default)s")
+    sub.add_argument("--prometheus", default="127.0.0.1:9464", metavar="HOST:PORT", help="default: %(default)s")
+    sub.add_argument("--run-dir", default="runs/up", metavar="FOLDER", help="logs (default: %(default)s)")
+
+
+_ADD = {
+    "worker": _add_worker,
+    "serve": _add_serve,
+    "monitor": _add_monitor,
+    "lag": _add_lag,
+    "up": _add_up,
+}
+
+
+# Each command imports what it needs: what only serves or watches never loads torch or Faust.
+
+
+def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import agents
+    from stream_app.registry import Registry
+    from stream_app.seed import Seeder
+    from stream_app.topics import create_topics
+
+    create_topics(
+        args.bootstrap_servers,
+        spec.name,
+        partitions=spec.stream.partitions,
+        retention_s=spec.stream.retention_s,
+        max_record_bytes=spec.stream.max_record_bytes,
+    )
+    seeder = Seeder(
+        spec,
+        bootstrap_servers=args.bootstrap_servers,
+        registry=Registry(args.registry),
+        on_mismatch=args.on_mismatch,
+    )
+    agents.run(seeder, bootstrap_servers=args.bootstrap_servers, stuck_s=args.stuck_s)
+
+
+def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import tune
+
+    return tune.run(spec, bootstrap_servers=args.bootstrap_servers, registry=args.registry)
+
+
+def _compressor(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import compress
+
+    return compress.run(spec, bootstrap_servers=args.bootstrap_servers, registry=args.registry)
+
+
+def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import serve
+
+    return serve.run(
+        spec.name,
+        bootstrap_servers=args.bootstrap_servers,
+        registry=args.registry,
+        listen=args.listen,
+        reflection=args.reflection,
+        drain_s=args.drain_s,
+    )
+
+
+def _monitor(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import monitor
+
+    return monitor.run(
+        spec, bootstrap_servers=args.bootstrap_servers, prometheus=args.prometheus, view=args.view
+    )
+
+
+def _lag(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import lag
+
+    return lag.run(
+        spec.name, bootstrap_servers=args.bootstrap_servers, as_json=args.json, watch_s=args.watch
+    )
+
+
+def _up(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import up
+
+    return up.run(
+        args.spec,
+        spec,
+        bootstrap_servers=args.bootstrap_servers,
+        registry=args.registry,
+        listen=args.listen,
+        prometheus=args.prometheus,
+        run_dir=args.run_dir,
+        on_mismatch=args.on_mismatch,
+        stuck_s=args.stuck_s,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

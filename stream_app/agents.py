@@ -1,0 +1,129 @@
+"""The Faust edge: events topic -> coalesced chunks -> agent -> worker. Nothing is computed here."""
+
+import asyncio
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Awaitable, Mapping
+from typing import Any, NoReturn, TypeVar
+
+import faust
+import mode
+from faust.types import TP
+
+from stream_app.coalesce import CoalescingApp
+from stream_app.errors import StreamAppError
+from stream_app.events import Topics
+from stream_app.seed import Seeder
+from stream_app.worker import Consumer, Worker
+
+log = logging.getLogger("stream_app.worker")
+
+TICK_S = 0.1
+
+T = TypeVar("T")
+
+
+class WorkerApp(CoalescingApp):
+    """A Faust app of one agent; its offsets live in the model."""
+
+    worker: Worker
+    events: str
+
+    async def on_start(self) -> None:
+        await _or_die(self.worker.start())
+        await super().on_start()
+
+    async def on_stop(self) -> None:
+        await _or_die(self.worker.close())
+        await super().on_stop()
+
+    async def positions(self, assigned: set[TP]) -> Mapping[TP, int]:
+        mine = {tp.partition: tp for tp in assigned if tp.topic == self.events}
+        found = await _or_die(self.worker.positions(set(mine))) if mine else {}
+        return {mine[p]: offset for p, offset in found.items()}
+
+
+def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerApp:
+    """The app of one worker process."""
+    events = Topics.of(seeder.spec.name).events
+    app = WorkerApp(
+        f"{seeder.spec.name}.worker",
+        broker=[f"kafka://{b}" for b in bootstrap_servers.split(",")],
+        store="memory://",
+        datadir=tempfile.mkdtemp(prefix="stream-app-"),
+        web_enabled=False,
+        topic_disable_leader=True,
+        topic_allow_declare=False,
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=1 << 20,
+        broker_session_timeout=6.0,
+        broker_rebalance_timeout=10.0,
+        broker_heartbeat_interval=1.0,
+        broker_max_poll_records=4096,
+        stream_buffer_maxsize=4,
+        stream_wait_empty=False,
+        agent_supervisor=mode.CrashingSupervisor,
+    )
+    topic = app.topic(events, value_serializer="raw", key_serializer="raw", acks=False)
+    app.events = events
+    app.worker = Worker(
+        seeder,
+        bootstrap_servers=bootstrap_servers,
+        consumer=_consumer(app, events),
+        stuck_s=stuck_s,
+    )
+
+    @app.agent(topic, name="learn")
+    async def learn(chunks: Any) -> None:
+        async for event in chunks.events():
+            await _or_die(app.worker.take(event.message.partition, event.message.value))
+
+    @app.timer(TICK_S)
+    async def tick() -> None:
+        await _or_die(app.worker.tick())
+
+    return app
+
+
+def _consumer(app: WorkerApp, events: str) -> Consumer:
+    async def seek(offsets: Mapping[int, int]) -> None:
+        mine: Any = app.consumer
+        assigned = mine.assignment()
+        await mine.seek_to({tp: o for p, o in offsets.items() if (tp := TP(events, p)) in assigned})
+
+    async def commit(offsets: Mapping[int, int]) -> None:
+        mine: Any = app.consumer
+        assigned = mine.assignment()
+        wanted = {tp: o for p, o in offsets.items() if (tp := TP(events, p)) in assigned}
+        try:
+            await mine._commit(wanted)
+        except Exception as error:  # only for other people's lag monitors
+            log.info("commit of %s failed: %s", wanted, error)
+
+    return Consumer(seek, commit)
+
+
+async def _or_die(work: Awaitable[T]) -> T:
+    """What a worker cannot handle ends the process: a restart begins again from the newest durable version."""
+    try:
+        return await work
+    except asyncio.CancelledError:
+        raise
+    except StreamAppError as error:
+        _die(f"{type(error).__name__}: {error}", 2)
+    except Exception:
+        log.exception("the worker failed")
+        _die("the worker failed; see above", 1)
+
+
+def _die(text: str, code: int) -> NoReturn:
+    print(f"stream-app worker: {text}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+def run(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float = 60.0) -> NoReturn:
+    """Work until SIGTERM or Ctrl-C; what was learned by then is published first."""
+    app = build(seeder, bootstrap_servers=bootstrap_servers, stuck_s=stuck_s)
+    faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True).execute_from_commandline()

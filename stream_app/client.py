@@ -1,0 +1,233 @@
+"""Asking a server for predictions: rows -> [request -> server -> response] -> predictions.
+
+with StreamModelClient("127.0.0.1:50051") as client:
+    answer = client.predict([{"distance": 1400, "carrier": "UA"}])
+    answer.rows[0].label, answer.rows[0].scores, answer.version
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Self
+
+import grpc
+import msgspec
+
+from stream_app.errors import ServingError
+from stream_app.wire import stream_app_pb2 as pb
+from stream_app.wire import stream_app_pb2_grpc as pb_grpc
+
+DEADLINE_S = 5.0
+_ANSWER_BYTES = 64 << 20
+"""4096 rows of a thousand classes."""
+
+Value = float | int | str | None
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """What the model says of one row."""
+
+    scores: dict[str, float]
+    """Probability per class; empty for regression."""
+    label: str | None
+    """The most probable class; None for regression."""
+    value: float | None
+    """Regression: the predicted label."""
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """Which version is live, and in what form."""
+
+    number: int
+    id: str
+    epoch: int
+    variant: str
+    """fp32 or int8"""
+    prior_only: bool
+    """Before two classes (one label, for regression) had been seen: scores mean nothing yet."""
+
+
+class Predictions(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer; all its rows come from one version."""
+
+    rows: tuple[Prediction, ...]
+    model: str
+    version: Version
+    version_age_s: float
+    """Wall time since the version was made."""
+    log_age_s: float
+    """Time since the broker last answered the server."""
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server serves."""
+
+    name: str
+    task: str
+    label_name: str
+    classes: tuple[str, ...]
+    features: dict[str, str]
+    """Name -> numeric or categorical."""
+    version: Version
+    version_age_s: float
+    log_age_s: float
+    offsets: dict[int, int]
+    """Per partition: the version has seen exactly the events before it."""
+    labels: int
+    metrics: dict[str, float]
+    hyper: dict[str, float | int | str | bool]
+    """learning_rate, half_life_events"""
+    variants: tuple[dict[str, float | int | str | bool], ...]
+    """As ``Variant`` in protos/stream_app.proto."""
+
+
+class StreamModelClient:
+    """A connection to one server; any number of threads may use it.
+
+    Args:
+        target: ``host:port``, or any gRPC target.
+        deadline_s: how long a call may take.
+    """
+
+    def __init__(self, target: str, *, deadline_s: float = DEADLINE_S) -> None:
+        options = (("grpc.max_receive_message_length", _ANSWER_BYTES),)
+        self._channel = grpc.insecure_channel(target, options=options)
+        self._stub = pb_grpc.StreamModelStub(self._channel)
+        self._deadline_s = deadline_s
+
+    def predict(
+        self,
+        rows: Sequence[Mapping[str, Value]],
+        times_s: Sequence[float | None] | None = None,
+        *,
+        deadline_s: float | None = None,
+    ) -> Predictions:
+        """Score rows of features by name; what is absent or None is missing.
+
+        Args:
+            times_s: event times at which recent label rates are read; by default the newest
+                label time that the version has learned from.
+
+        Raises:
+            ServingError: the server refuses or is gone; ``status`` says which.
+        """
+        times = times_s if times_s is not None else [None] * len(rows)
+        both = enumerate(zip(rows, times, strict=True))
+        request = pb.PredictRequest(rows=[_row(i, row, time_s) for i, (row, time_s) in both])
+        with _serving_errors():
+            answer = self._stub.Predict(request, timeout=deadline_s or self._deadline_s)
+        return _predictions(answer)
+
+    def model(self, *, deadline_s: float | None = None) -> Model:
+        """What the server serves.
+
+        Raises:
+            ServingError: no version is live, or the server is gone.
+        """
+        with _serving_errors():
+            answer = self._stub.GetModel(
+                pb.GetModelRequest(), timeout=deadline_s or self._deadline_s
+            )
+        return _model(answer)
+
+    def watch(self, *, deadline_s: float | None = None) -> Iterator[Version]:
+        """The live version, then those that follow until the server drains; no default deadline.
+
+        Raises:
+            ServingError: the deadline passed, or the server is gone.
+        """
+        changes = self._stub.WatchModel(pb.WatchModelRequest(), timeout=deadline_s)
+        try:
+            with _serving_errors():
+                for change in changes:
+                    yield _version(change.version, change.variant, change.prior_only)
+        finally:
+            changes.cancel()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextmanager
+def _serving_errors() -> Iterator[None]:
+    try:
+        yield
+    except grpc.RpcError as error:
+        raise ServingError(error.code().name, str(error.details())) from error
+
+
+def _row(index: int, row: Mapping[str, Value], time_s: float | None) -> pb.Row:
+    values = {n: _value(index, n, v) for n, v in row.items() if v is not None}
+    return pb.Row(features=values, time_s=time_s)
+
+
+def _value(index: int, name: str, value: Value) -> pb.Value:
+    if isinstance(value, str):
+        return pb.Value(text=value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        text = f"rows[{index}]: feature {name!r} is {value!r}, wanted a number or a string"
+        raise ServingError("INVALID_ARGUMENT", text)
+    if isinstance(value, int) and abs(value) > 2**53:
+        return pb.Value(text=str(value))  # the nearest double may be another integer
+    return pb.Value(number=value)
+
+
+def _fields(message: pb.Hyper | pb.Variant) -> dict[str, float | int | str | bool]:
+    return {name: getattr(message, name) for name in message.DESCRIPTOR.fields_by_name}
+
+
+def _version(version: pb.Version, variant: str, prior_only: bool) -> Version:
+    return Version(
+        number=version.number,
+        id=version.id,
+        epoch=version.epoch,
+        variant=variant,
+        prior_only=prior_only,
+    )
+
+
+def _predictions(answer: pb.PredictResponse) -> Predictions:
+    return Predictions(
+        rows=tuple(map(_prediction, answer.predictions)),
+        model=answer.model,
+        version=Version(
+            number=answer.version,
+            id=answer.version_id,
+            epoch=answer.epoch,
+            variant=answer.variant,
+            prior_only=answer.prior_only,
+        ),
+        version_age_s=answer.staleness.version_age_s,
+        log_age_s=answer.staleness.log_age_s,
+    )
+
+
+def _prediction(row: pb.Prediction) -> Prediction:
+    return Prediction(
+        scores=dict(row.scores),
+        label=row.label or None,
+        value=row.value if row.HasField("value") else None,
+    )
+
+
+def _model(answer: pb.GetModelResponse) -> Model:
+    return Model(
+        name=answer.model,
+        task=answer.task,
+        label_name=answer.label_name,
+        classes=tuple(answer.classes),
+        features={f.name: f.kind for f in answer.features},
+        version=_version(answer.version, answer.variant, answer.prior_only),
+        version_age_s=answer.staleness.version_age_s,
+        log_age_s=answer.staleness.log_age_s,
+        offsets=dict(answer.offsets),
+        labels=answer.labels,
+        metrics=dict(answer.metrics),
+        hyper=_fields(answer.hyper),
+        variants=tuple(_fields(v) for v in answer.variants),
+    )

@@ -1,0 +1,85 @@
+"""Faust, twenty times faster: fetch -> [one message per chunk of a partition] -> an ordinary agent.
+
+Faust spends about 200 microseconds on every message. This transport makes the unit that flows through it a
+chunk of consecutive records of one topic-partition: the agent's value is the list of raw records, in offset
+order. It knows nothing of this project; offsets may live outside Kafka's committed ones:
+
+    class App(CoalescingApp):
+        async def positions(self, assigned): return {tp: my_offset(tp) for tp in assigned}
+
+Chunks are handed out round robin over the partitions, so none starves. A message's offset is that of its
+last record. Use ``acks=False`` on the topic: the gap between messages is no gap.
+"""
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+Records = Sequence[Any]
+"""Of aiokafka.ConsumerRecord."""
+
+LARGEST_CHUNK = 1024
+
+
+def round_robin(fetched: Mapping[TP, Records], chunk: int) -> Iterator[tuple[TP, Records]]:
+    """Cut each partition's records into chunks; one chunk of each partition after the other."""
+    longest = max((len(r) for r in fetched.values()), default=0)
+    for start in range(0, longest, chunk):
+        for tp, records in fetched.items():
+            if start < len(records):
+                yield tp, records[start : start + chunk]
+
+
+class Consumer(driver.Consumer):
+    """Yields chunks; starts where the app says, after every rebalance."""
+
+    app: Any
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        fetched, active = await self._wait_next_records(timeout)
+        if fetched is None or self.should_stop:
+            return
+        generation = self.app.consumer_generation_id
+        if not self.flow_active:  # a rebalance is under way: what was fetched will be fetched again
+            await self.perform_seek()
+            return
+        for tp, records in round_robin(fetched, LARGEST_CHUNK):
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if active is None or tp in active or tp in self._buffered_partitions:
+                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                yield tp, self._chunk(tp, records)
+
+    def _chunk(self, tp: TP, records: Records) -> ConsumerMessage:
+        message = self._to_message(tp, records[-1])
+        message.value = records
+        return message
+
+    async def perform_seek(self) -> None:
+        """Runs after every rebalance, perhaps more than once; Kafka's own offsets never win."""
+        await super().perform_seek()
+        await self.seek_to(await self.app.positions(self.assignment()))
+
+    async def seek_to(self, positions: Mapping[TP, int]) -> None:
+        """The next records to arrive begin at these offsets; older ones may still be under way."""
+        if positions:
+            await self.seek_wait(positions)
+            self._read_offset.update({tp: o - 1 if o else None for tp, o in positions.items()})
+
+
+class Transport(driver.Transport):
+    Consumer = Consumer
+
+
+class CoalescingApp(faust.App):
+    """A Faust app whose agents receive lists of records."""
+
+    def _new_transport(self) -> Any:
+        return Transport(self.conf.broker_consumer, self)
+
+    async def positions(self, assigned: set[TP]) -> Mapping[TP, int]:
+        """Where to start reading each assigned partition; those left out start at the committed offset."""
+        return {}

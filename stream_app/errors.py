@@ -1,0 +1,58 @@
+"""Every error the service raises on purpose; each message says what, what it got and what was wanted.
+
+    StreamAppError
+    ├── SettingsError      a flag or an environment variable is wrong
+    ├── DecodeError        a record of the events topic cannot be an event
+    ├── BrokerError        the broker is missing, dead or refuses
+    │   ├── TopicError     a topic is missing, recreated, shorter than what the model has seen
+    │   └── StuckError     lag is there and the position does not advance
+    ├── ModelLogError      the models topic and the model do not fit together
+    │   └── EpochError     head and spec, or head and topics, differ: a new epoch must be chosen
+    ├── RegistryError      an artefact is missing, torn or tampered with
+    └── ServingError       a request cannot be answered; carries the gRPC status by name
+
+``models.spec.SpecError`` (a wrong model.toml) stands beside them: models/ knows nothing of stream_app/.
+"""
+
+
+class StreamAppError(Exception):
+    """Base of all; ``stream-app`` prints its text and exits with 2."""
+
+
+class SettingsError(StreamAppError):
+    pass
+
+
+class DecodeError(StreamAppError):
+    pass
+
+
+class BrokerError(StreamAppError):
+    pass
+
+
+class TopicError(BrokerError):
+    pass
+
+
+class StuckError(BrokerError):
+    pass
+
+
+class ModelLogError(StreamAppError):
+    pass
+
+
+class EpochError(ModelLogError):
+    pass
+
+
+class RegistryError(StreamAppError):
+    pass
+
+
+class ServingError(StreamAppError):
+    def __init__(self, status: str, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        """Name of a ``grpc.StatusCode``, such as INVALID_ARGUMENT."""

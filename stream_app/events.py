@@ -1,0 +1,63 @@
+"""What a record of the events topic says, and what the topics of a model are called.
+
+One Kafka record carries one JSON object: features, a label, or both. All times are seconds since the
+epoch and belong to the event; the Kafka timestamp stays wall clock, because brokers delete by it.
+
+    features  {"id": "a1", "key": "EWR", "time": 1357034100, "features": {"distance": 1400, "carrier": "UA"}}
+    label     {"id": "a1", "key": "EWR", "label": 1, "label_time": 1357049220}
+    both      {"id": "a1", "key": "EWR", "time": 1357034100, "features": {...}, "label": 1,
+               "label_time": 1357049220}
+
+``id`` names the example and joins the label to its features. ``key`` chooses the partition (it is the
+Kafka key too), so features and label of one id must carry the same key; without one, the id is the key.
+A feature that is absent or null is missing. Fields that nobody declared are ignored.
+"""
+
+from typing import NamedTuple
+
+import msgspec
+
+
+class Topics(NamedTuple):
+    """The topics of one model."""
+
+    events: str
+    """Features and labels, keyed; what waits for a label is read again from here."""
+    predictions: str
+    """What was said of each event, columnar; same partitions as events."""
+    dead_letters: str
+    """What could not be an event, with reason and offset."""
+    models: str
+    """Announcements of versions; one partition, its order is the lock; never compacted."""
+    decisions: str
+    """Drift, tuning, promotion, quantisation: what the system decided, and on what evidence."""
+
+    @classmethod
+    def of(cls, name: str) -> "Topics":
+        return cls(*(f"{name}.{t}" for t in ("events", "predictions", "dead-letters", "models", "decisions")))
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One record of the decisions topic (JSON)."""
+
+    kind: str
+    """drift | tuned | promoted | kept | quantised | reseeded | alarm"""
+    at_s: float
+    """Wall clock, seconds since the epoch."""
+    version: int
+    """Number of the head when it was decided."""
+    evidence: dict[str, float | int | str | bool | None] = {}
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """One record of the dead-letters topic (JSON); its Kafka key is ``topic/partition/offset``.
+
+    After a crash the same letter may be written twice: readers know it by that key.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    reason: str
+    value: bytes
+    """The record as it came (base64 in the JSON)."""

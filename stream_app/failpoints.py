@@ -1,0 +1,21 @@
+"""Places where a test may let the process die: STREAM_APP_FAILPOINT=write:3 kills -9 at the third ``write``.
+
+    take       a chunk has arrived                        write      before an artefact is written
+    taken      it has taken effect in memory              written    durable, not yet announced
+    commit     the version is read back as the head       announced  announced, not yet read back
+"""
+
+import os
+import signal
+
+_NAME, _, _TIMES = os.environ.get("STREAM_APP_FAILPOINT", "").partition(":")
+_left = int(_TIMES or 1)
+
+
+def reach(name: str) -> None:
+    """Die here without any clean-up, if the environment says so."""
+    global _left
+    if name == _NAME:
+        _left -= 1
+        if _left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)

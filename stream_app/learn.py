@@ -1,0 +1,325 @@
+"""The core of a worker, pure and synchronous: records -> predict -> join -> score -> learn -> snapshot.
+
+No Kafka, no clock, no threads: the worker feeds it records and carries away what comes out; the tuner's
+challenger and the simulation drive the same code.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import groupby
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.drift import Drift, DriftWatch
+from models.features import FeatureEncoder, Raw
+from models.learner import Floats, Ints, Learner
+from models.snapshot import Arrays, prefixed, under
+from models.spec import ModelSpec
+from stream_app.decode import BadRecord, Decoder, Event, Record
+from stream_app.join import LabelJoin, Pair
+from stream_app.modellog import Envelope, Hyper
+from stream_app.predictions import Block, Said
+from stream_app.score import Prequential
+
+COUNTS = ("events", "learned", "dead_letters", "expired", "orphans", "ignored", "drifts", "lost_predictions")
+
+
+class Rows(NamedTuple):
+    """One step's rows with features; the join holds (Rows, i) until the label comes."""
+
+    dense: Floats
+    """(B, N + R) unscaled."""
+    raw: Raw
+    own: Floats
+    """(B, K) what this model says."""
+    said: Block
+    """What counts as said: the first record in the predictions topic, else the same as ``own``."""
+
+
+RowAt = tuple[Rows, int]
+
+
+class Step(NamedTuple):
+    """The labelled examples that one step learned."""
+
+    x: Floats
+    """(n, D) as the network saw them."""
+    dense: Floats
+    """(n, N + R) unscaled."""
+    categories: Ints
+    target: Floats
+    own: Floats
+    said: Floats
+    """(n, K) scores that count."""
+
+
+class Taken(NamedTuple):
+    """What came out of a fetch."""
+
+    predictions: list[Block]
+    """Not yet in the predictions topic."""
+    bad: list[BadRecord]
+    steps: list[Step]
+    drifts: list[Drift]
+    gap_at: int | None = None
+    """The fetch began at this offset, beyond the expected one; nothing was taken."""
+
+
+@dataclass
+class Partition:
+    """One partition's share of the state."""
+
+    join: LabelJoin[RowAt]
+    next_offset: int
+    recorded: dict[int, Said] = field(default_factory=dict)
+    """What the predictions topic already says of events from here on."""
+    count: int = 0
+    xor: int = 0
+
+
+class Core:
+    """One replica of the model.
+
+    Args:
+        spec: what is served.
+        learner: learns; its state is part of every snapshot.
+    """
+
+    def __init__(self, spec: ModelSpec, learner: Learner) -> None:
+        self.spec = spec
+        self.learner = learner
+        self.encoder = FeatureEncoder(spec)
+        self.score = Prequential(spec.task, spec.label.classes)
+        self.drift = DriftWatch()
+        self.partitions: dict[int, Partition] = {}
+        self.counts = dict.fromkeys(COUNTS, 0)
+        self.reference: str | None = None
+        self._decoder = Decoder(spec)
+        self._last_target = float("nan")
+
+    # --- taking records -------------------------------------------------------------------------------
+
+    def take(self, partition: int, records: Sequence[Record]) -> Taken:
+        """Let the records take effect, each exactly once (rule 6: only at exactly the expected offset)."""
+        out = Taken([], [], [], [])
+        state = self.partitions.get(partition)
+        if state is None:
+            return out
+        records = [r for r in records if r.offset >= state.next_offset]
+        if not records:
+            return out
+        if records[0].offset > state.next_offset:
+            return out._replace(gap_at=records[0].offset)
+        for step in self._cut(records):
+            self._step(state, step, out)
+        return out
+
+    def _cut(self, records: Sequence[Record]) -> Iterator[list[Record]]:
+        """Steps end at multiples of batch_records, so that a replay cuts alike whatever the fetches are."""
+        size = self.spec.learner.batch_records
+        return (list(step) for _, step in groupby(records, key=lambda r: r.offset // size))
+
+    def _step(self, state: Partition, records: Sequence[Record], out: Taken) -> None:
+        events, bad = self._decoder.decode(records)
+        rows = self._predict(state, events, out)
+        pairs = self._join(state, events, rows)
+        if pairs:
+            self._learn(state, pairs, out)
+        state.next_offset = records[-1].offset + 1
+        out.bad.extend(bad)
+        self.counts["dead_letters"] += len(bad)
+        for name in ("expired", "orphans", "ignored"):
+            self.counts[name] += getattr(state.join, name)
+            setattr(state.join, name, 0)
+
+    def _predict(self, state: Partition, events: Sequence[Event], out: Taken) -> Rows | None:
+        """Say something of every row before anything is learned from it."""
+        nochange = self._last_targets(events)
+        events = [e for e in events if e.row is not None]
+        if not events:
+            return None
+        rows, fresh = self._rows(events, [state.recorded.pop(e.offset, None) for e in events], nochange)
+        self.encoder.scaler.observe(rows.dense)
+        self.counts["events"] += len(events)
+        if len(fresh):
+            out.predictions.append(rows.said.take(fresh))
+        return rows
+
+    def _last_targets(self, events: Sequence[Event]) -> list[float]:
+        """For each row, the last label that had arrived before it; NaN before the first."""
+        found = []
+        for event in events:
+            if event.row is not None:
+                found.append(self._last_target)
+            if event.target is not None:
+                self._last_target = event.target
+        return found
+
+    def _rows(
+        self, events: Sequence[Event], recalled: Sequence[Said | None], nochange: Sequence[float]
+    ) -> tuple[Rows, NDArray[np.intp]]:
+        """What is known and said of each row, and which of them were said now for the first time."""
+        raw = self.encoder.raw([e.row for e in events if e.row is not None])
+        dense = self.encoder.dense(raw, np.array([e.time_s for e in events], dtype=np.float64))
+        fresh = _overwrite(dense, recalled)
+        own = self.learner.predict(self.encoder.standardise(dense), raw.categories)
+        prior = np.broadcast_to(self.encoder.rates.prior().astype(np.float32), own.shape).copy()
+        offsets = np.array([e.offset for e in events], dtype=np.int64)
+        rates = dense[:, len(self.encoder.numeric_names) :]
+        said = Block(offsets, rates, own.copy(), np.array(nochange, dtype=np.float32), prior)
+        _recount(said, recalled)
+        return Rows(dense, raw, own, said), fresh
+
+    def _join(
+        self, state: Partition, events: Sequence[Event], rows: Rows | None
+    ) -> list[Pair[RowAt]]:
+        pairs, i = [], 0
+        for event in events:
+            row = None
+            if event.row is not None:
+                assert rows is not None
+                row, i = (rows, i), i + 1
+            pair = state.join.take(event, row)
+            if pair is not None:
+                pairs.append(pair)
+        return pairs
+
+    # --- learning ---------------------------------------------------------------------------------------
+
+    def _learn(self, state: Partition, pairs: Sequence[Pair[RowAt]], out: Taken) -> None:
+        target = np.array([p.target for p in pairs], dtype=np.float32)
+        dense = np.stack([rows.dense[i] for rows, i in (p.row for p in pairs)])
+        categories = np.stack([rows.raw.categories[i] for rows, i in (p.row for p in pairs)])
+        keys = np.stack([rows.raw.keys[i] for rows, i in (p.row for p in pairs)])
+        own = np.stack([rows.own[i] for rows, i in (p.row for p in pairs)])
+        said = self._score(pairs, target)
+        self._watch(said, target, out)
+        x = self.encoder.standardise(dense)
+        self.learner.learn(x, categories, target)
+        label_times_s = np.array([p.label_time_s for p in pairs])
+        self.encoder.rates.learn(keys, self._tracked(target), label_times_s)
+        self._enter(state, pairs)
+        out.steps.append(Step(x, dense, categories, target, own, said))
+
+    def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats) -> Floats:
+        """Each label against what was said when its features came."""
+        blocks = [(rows.said, i) for rows, i in (p.row for p in pairs)]
+        said = np.stack([b.scores[i] for b, i in blocks])
+        nochange = np.array([b.nochange[i] for b, i in blocks], dtype=np.float32)
+        self.score.add(said, target, nochange, np.stack([b.prior[i] for b, i in blocks]))
+        return said
+
+    def _watch(self, said: Floats, target: Floats, out: Taken) -> None:
+        drift = self.drift.add(_errors(self.spec.task, said, target))
+        if drift is not None:
+            out.drifts.append(drift)
+            self.counts["drifts"] += 1
+            if drift.worse:  # a stale reference is a bias: released until a fresh one exists
+                self.learner.set_reference(None)
+                self.reference = None
+
+    def _tracked(self, target: Floats) -> NDArray[np.float64]:
+        if self.spec.task == "multiclass":
+            return np.eye(self.spec.outputs)[target.astype(np.intp)]
+        return target.astype(np.float64)[:, None]
+
+    def _enter(self, state: Partition, pairs: Iterable[Pair[RowAt]]) -> None:
+        """Enter each learned pair into the ledger."""
+        for pair in pairs:
+            digest = blake2b(f"{pair.id}\x1f{pair.target!r}".encode(), digest_size=8).digest()
+            state.xor ^= int.from_bytes(digest, "big")
+            state.count += 1
+            self.counts["learned"] += 1
+
+    # --- at rest ----------------------------------------------------------------------------------------
+
+    def start(self, offsets: dict[int, int]) -> None:
+        """Begin at these offsets with nothing remembered."""
+        for p, offset in offsets.items():
+            self.partitions[p] = Partition(LabelJoin(self.spec.label.wait_s), offset)
+
+    def state(self) -> Arrays:
+        """All learned state as arrays, copied; what waits for labels is in the events topic already."""
+        return (
+            prefixed("features", self.encoder.state())
+            | prefixed("score", self.score.state())
+            | prefixed("learner", self.learner.state())
+            | {"core.last_target": np.array([self._last_target])}
+        )
+
+    def load(self, arrays: Arrays, envelope: Envelope) -> None:
+        """Back to a version; each partition then needs ``rebuild`` if it remembers anything."""
+        self.encoder.load(under("features", arrays))
+        self.score.load(under("score", arrays))
+        self.learner.load(under("learner", arrays))
+        self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
+        self.reference = envelope.reference
+        self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
+        self.partitions = {}
+        for p, next_offset in envelope.offsets.items():
+            offset, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
+            count, xor = envelope.ledger.get(p, (0, 0))
+            join: LabelJoin[RowAt] = LabelJoin(self.spec.label.wait_s, clock_s)
+            self.partitions[p] = Partition(join, next_offset, {}, count, xor)
+
+    def rebuild(self, partition: int, records: Sequence[Record], recorded: dict[int, Said]) -> None:
+        """Remember again what waited: run the join over [replay_from, next_offset) and drop what comes out.
+
+        Args:
+            partition: as loaded.
+            records: the events topic from ``replay_from`` up to ``next_offset``.
+            recorded: what the predictions topic says, from ``predictions_from`` to its end.
+        """
+        state = self.partitions[partition]
+        for step in self._cut(records):
+            events, _ = self._decoder.decode(step)
+            self._join(state, events, self._remember(recorded, [e for e in events if e.row is not None]))
+        state.join.expired = state.join.orphans = state.join.ignored = 0
+        state.recorded = {o: said for o, said in recorded.items() if o >= state.next_offset}
+
+    def _remember(self, recorded: dict[int, Said], events: Sequence[Event]) -> Rows | None:
+        if not events:
+            return None
+        recalled = [recorded.get(e.offset) for e in events]
+        rows, lost = self._rows(events, recalled, [float("nan")] * len(events))
+        self.counts["lost_predictions"] += len(lost)
+        return rows
+
+    def metrics(self) -> dict[str, float]:
+        waiting = sum(p.join.waiting() for p in self.partitions.values())
+        return self.score.metrics() | self.counts | {"waiting": waiting}
+
+    def hyper(self) -> Hyper:
+        return Hyper(
+            learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events
+        )
+
+
+def _overwrite(dense: Floats, recalled: Sequence[Said | None]) -> NDArray[np.intp]:
+    """Put recorded rates in place of fresh ones; returns the rows that had none."""
+    fresh = [i for i, said in enumerate(recalled) if said is None]
+    for i, said in enumerate(recalled):
+        if said is not None and len(said.rates):
+            dense[i, -len(said.rates) :] = said.rates
+    return np.array(fresh, dtype=np.intp)
+
+
+def _recount(said: Block, recalled: Sequence[Said | None]) -> None:
+    """What was said first is what counts."""
+    for i, first in enumerate(recalled):
+        if first is not None:
+            said.scores[i], said.nochange[i], said.prior[i] = first.scores, first.nochange, first.prior
+
+
+def _errors(task: str, said: Floats, target: Floats) -> list[float]:
+    """Per example, what drift is watched on: wrong or not; the absolute error for regression."""
+    if task == "binary":
+        wrong = (said[:, 0] >= 0.5) != (target == 1.0)
+    elif task == "multiclass":
+        wrong = said.argmax(axis=1) != target.astype(np.intp)
+    else:
+        wrong = np.abs(said[:, 0] - target)
+    return [float(e) for e in wrong]

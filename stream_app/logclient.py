@@ -1,0 +1,120 @@
+"""One process's eyes and hands on the models topic: consume -> [fold] -> head; announce -> read back."""
+
+import time
+
+import kafka
+
+from stream_app.errors import ModelLogError
+from stream_app.modellog import (
+    Announcement,
+    Change,
+    Envelope,
+    Fold,
+    LogRecord,
+    decode_record,
+    encode_record,
+)
+from stream_app.topics import beginning_offsets, end_offsets
+
+
+class LogClient:
+    """Follows and extends the models topic. One thread at a time.
+
+    Args:
+        bootstrap_servers: ``host:port`` of the broker, or several with commas.
+        topic: the models topic; it must exist.
+    """
+
+    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._topic = topic
+        self._tp = kafka.TopicPartition(topic, 0)
+        self._producer: kafka.KafkaProducer | None = None
+        self._consumer = kafka.KafkaConsumer(
+            bootstrap_servers=bootstrap_servers.split(","),
+            enable_auto_commit=False,
+            fetch_max_wait_ms=50,
+            max_partition_fetch_bytes=16 << 20,
+            fetch_max_bytes=32 << 20,
+        )
+        start = beginning_offsets(bootstrap_servers, topic).get(0)
+        if start is None:
+            raise ModelLogError(f"topic {topic!r} does not exist; `stream-app worker` creates it")
+        self._consumer.assign([self._tp])
+        self._consumer.seek(self._tp, start)
+        self.fold = Fold(start)
+
+    @property
+    def head(self) -> Envelope | None:
+        return self.fold.head
+
+    def position(self) -> int:
+        """The next offset this client will read."""
+        return int(self._consumer.position(self._tp))
+
+    def poll(self, timeout_s: float = 0.1) -> list[Change]:
+        """Fold what has arrived; returns the changes that count, waiting up to ``timeout_s`` for the first."""
+        batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        return [c for r in batches.get(self._tp, ()) if (c := self._apply(r.offset, r.value))]
+
+    def catch_up(self, timeout_s: float = 30.0) -> None:
+        """Fold to the end offset that the log has now (rule 17).
+
+        Raises:
+            ModelLogError: the broker did not deliver it in time.
+        """
+        end = end_offsets(self._bootstrap_servers, self._topic)[0]
+        deadline = time.monotonic() + timeout_s
+        while self.position() < end:
+            if time.monotonic() > deadline:
+                raise ModelLogError(
+                    f"{self._topic}: read up to offset {self.position()} in {timeout_s:g} s, wanted {end}"
+                )
+            self.poll(0.1)
+
+    def append(self, record: LogRecord, timeout_s: float = 10.0) -> int:
+        """Write one record and return its offset, once the broker has acknowledged it."""
+        if self._producer is None:
+            self._producer = kafka.KafkaProducer(
+                bootstrap_servers=self._bootstrap_servers.split(","), max_request_size=8 << 20
+            )
+        sent = self._producer.send(self._topic, encode_record(record), partition=0)
+        self._producer.flush(timeout=timeout_s)
+        return int(sent.get(timeout=timeout_s).offset)
+
+    def propose(self, wish: Announcement, timeout_s: float = 30.0) -> bool:
+        """Announce until the log shows ``wish``, or a rival, as the head (rules 14, 15).
+
+        Returns:
+            True if it is the head now; False if the log has moved on without it.
+        """
+        deadline = time.monotonic() + timeout_s
+        before = self.fold.head_at
+        while time.monotonic() < deadline:
+            at = self._try_append(wish)
+            while at is not None and self.position() <= at and time.monotonic() < deadline:
+                self.poll(0.05)
+            if self.head is not None and self.head.id == wish.envelope.id:
+                return True
+            if self.fold.head_at != before or at is not None:
+                return False
+        raise ModelLogError(f"version {wish.envelope.id} was not acknowledged in {timeout_s:g} s")
+
+    def _try_append(self, wish: Announcement) -> int | None:
+        try:
+            return self.append(wish)
+        except kafka.errors.KafkaError:
+            self.poll(0.5)
+            return None
+
+    def _apply(self, at: int, value: bytes) -> Change | None:
+        try:
+            return self.fold.apply(at, decode_record(value))
+        except ValueError:  # msgspec's decode and validation errors
+            self.fold.ignored += 1
+            return None
+
+    def close(self) -> None:
+        self._consumer.close()
+        if self._producer is not None:
+            self._producer.close(timeout=5)

@@ -1,0 +1,184 @@
+"""A version becomes the head: durable artefact -> announce -> [fold] -> worker, server, tuner, monitor.
+
+The models topic has one partition and its order is the lock: the head is whatever folding it yields.
+The rules are numbered in DECISIONS.md ("The protocol").
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import msgspec
+
+HISTORY = 64
+"""How many counted envelopes a fold remembers; the tuner starts its replay from one of them."""
+
+
+class Hyper(msgspec.Struct, frozen=True, kw_only=True):
+    """What re-tuning may change."""
+
+    learning_rate: float
+    half_life_events: float
+
+
+class Envelope(msgspec.Struct, frozen=True, kw_only=True):
+    """What an announcement says of a version; everything but its parameters. Keys of dicts are partitions."""
+
+    id: str
+    """First 16 hex digits of the artefact's sha256."""
+    number: int
+    """1, 2, 3 ... along the lineage, given by the fold; a server never goes backwards in it."""
+    epoch: int
+    """Raised by promotion, rollback, restoration and a new epoch; plain versions keep their parent's."""
+    parent: str | None
+    offsets: dict[int, int]
+    """The next offset to take effect: the version has seen exactly the records before it."""
+    replay_from: dict[int, tuple[int, float]]
+    """Offset of the oldest remembered example's first record, and the join's clock just before it."""
+    predictions_from: dict[int, int]
+    """Where in the predictions topic the remembered examples' predictions begin."""
+    artefact: str
+    """Path inside the registry."""
+    sha256: str
+    size_bytes: int
+    signature: str
+    """models.spec.signature of the spec it was made with."""
+    topic_ids: dict[str, str]
+    """Broker's ids of the events and predictions topics the offsets belong to."""
+    labels: int
+    """Learned (features, label) pairs so far."""
+    hyper: Hyper
+    reference: str | None
+    """Id of the version whose parameters are theta_ref; None while there is none or drift released it."""
+    ledger: dict[int, tuple[int, int]]
+    """Per partition: learned pairs, and the XOR of their 64-bit hashes. Any loss or doubling shows."""
+    metrics: dict[str, float]
+    """Flat; see stream_app.score for the names."""
+    created_s: float
+    """Wall clock, seconds since the epoch."""
+
+
+class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag="announcement"):
+    """A writer's wish that ``envelope`` be the head."""
+
+    kind: Literal["version", "promotion", "epoch"]
+    """version: learned on its parent. promotion: the tuner's challenger. epoch: restored, or begun anew."""
+    envelope: Envelope
+    parent_envelope: Envelope | None
+    """The head that the writer read, whole, so that a trimmed log can be folded (rule 16)."""
+    parent_at: int
+    """Offset where the writer read it; -1 for none."""
+    inline: bytes | None = None
+    """The artefact, if it is small."""
+
+
+class Variant(msgspec.Struct, frozen=True, kw_only=True, tag="variant"):
+    """A compressed form of one version; attached to it, never a version itself."""
+
+    of_version: str
+    kind: Literal["int8"]
+    artefact: str
+    sha256: str
+    size_bytes: int
+    fp32_bytes: int
+    runtime: str
+    """Such as onnxruntime-1.31.1-cpu."""
+    batch: int
+    """Rows per call in the timing."""
+    latency_us: float
+    fp32_latency_us: float
+    """Median per call, both timed alternately in the same process."""
+    loss: float
+    fp32_loss: float
+    rows: int
+    """Examples that both losses were measured on."""
+    served: bool
+    """Within the loss budget and faster than fp32: servers use it while its version is the head."""
+    created_s: float
+    inline: bytes | None = None
+
+
+LogRecord = Announcement | Variant
+
+encode_record: Callable[[LogRecord], bytes] = msgspec.msgpack.Encoder().encode
+decode_record = msgspec.msgpack.Decoder(LogRecord).decode
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What one counted record did to the fold."""
+
+    at: int
+    """Offset in the models topic."""
+    record: LogRecord
+    head: Envelope
+    """The head after it."""
+
+
+class Fold:
+    """The log's meaning so far: which version is the head, and its variants. Pure; no I/O.
+
+    Args:
+        log_start: first offset that the log still has; announcements before it were trimmed.
+    """
+
+    def __init__(self, log_start: int = 0) -> None:
+        self.log_start = log_start
+        self.head: Envelope | None = None
+        self.head_at = -1
+        self.head_inline: bytes | None = None
+        self.variants: dict[str, Variant] = {}
+        self.history: deque[Envelope] = deque(maxlen=HISTORY)
+        self.ignored = 0
+
+    def apply(self, at: int, record: LogRecord) -> Change | None:
+        """Take the record at offset ``at``; returns what changed, or None if it does not count."""
+        if isinstance(record, Variant):
+            return self._attach(at, record)
+        self._adopt_parent(record)
+        if not self._counts(record):
+            self.ignored += 1
+            return None
+        number = self.head.number + 1 if self.head else 1
+        self.head = msgspec.structs.replace(record.envelope, number=number)
+        self.head_at = at
+        self.head_inline = record.inline
+        self.variants = {}
+        self.history.append(self.head)
+        return Change(at, record, self.head)
+
+    def _attach(self, at: int, variant: Variant) -> Change | None:
+        if self.head is None or variant.of_version != self.head.id:
+            self.ignored += 1
+            return None
+        self.variants[variant.kind] = variant
+        return Change(at, variant, self.head)
+
+    def _adopt_parent(self, record: Announcement) -> None:
+        """A trimmed log begins in the middle: its first sure announcement says what the head was (rule 16)."""
+        if self.head is None and record.parent_envelope and record.parent_at + 1 >= self.log_start:
+            self.head = record.parent_envelope
+            self.head_at = record.parent_at
+            self.history.append(self.head)
+
+    def _counts(self, record: Announcement) -> bool:
+        wish, head = record.envelope, self.head
+        if head is None:
+            return wish.parent is None and self.log_start == 0
+        if record.kind == "version":
+            return wish.parent == head.id and wish.epoch == head.epoch
+        if record.kind == "epoch":
+            return wish.parent == head.id and wish.epoch == head.epoch + 1
+        return wish.epoch == head.epoch + 1 and _not_beyond(wish.offsets, head.offsets)
+
+
+def _not_beyond(wish: dict[int, int], head: dict[int, int]) -> bool:
+    """A challenger may lag behind the head (what it has not seen is learned), never lead it (rule 21)."""
+    return all(offset <= head.get(p, 0) for p, offset in wish.items()) and wish.keys() == head.keys()
+
+
+def fold(records: Iterable[tuple[int, LogRecord]], log_start: int = 0) -> Fold:
+    """Fold a whole log at once."""
+    folded = Fold(log_start)
+    for at, record in records:
+        folded.apply(at, record)
+    return folded

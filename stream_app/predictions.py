@@ -1,0 +1,117 @@
+"""What was said of each event: predict -> [predictions topic] -> audit, and recovery of what waits for a label.
+
+One record per micro-batch, columnar. For any (partition, offset) the first record counts: a replay after a
+crash finds what was said before it, and is scored on that.
+
+    B rows   R rate columns   K scores
+"""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+LARGEST_RECORD_BYTES = 400_000
+
+
+class Said(NamedTuple):
+    """What was known and said of one event when its features arrived."""
+
+    rates: Floats
+    """(R,) recent label rates, as fed to the network."""
+    scores: Floats
+    """(K,) the answer."""
+    nochange: float
+    """The last label that had arrived; NaN before the first."""
+    prior: Floats
+    """(K,) all-time label distribution."""
+
+
+class Block(NamedTuple):
+    """The same of B events of one partition, in offset order."""
+
+    offsets: NDArray[np.int64]
+    rates: Floats
+    scores: Floats
+    nochange: Floats
+    prior: Floats
+
+    def rows(self) -> Iterable[tuple[int, Said]]:
+        for i, offset in enumerate(self.offsets.tolist()):
+            yield offset, Said(self.rates[i], self.scores[i], float(self.nochange[i]), self.prior[i])
+
+    def take(self, rows: NDArray[np.intp]) -> "Block":
+        return Block(*(column[rows] for column in self))
+
+
+class _Wire(msgspec.Struct, frozen=True, array_like=True):
+    version: str
+    offsets: bytes
+    rates: bytes
+    scores: bytes
+    nochange: bytes
+    prior: bytes
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(_Wire).decode
+
+
+def encode_blocks(blocks: Sequence[Block], version: str) -> list[bytes]:
+    """Records for the topic, none larger than a broker takes.
+
+    Args:
+        blocks: of one partition, in offset order.
+        version: id of the newest durable version when they were said.
+    """
+    if not blocks:
+        return []
+    whole = Block(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+    row_bytes = 8 + 4 * (whole.rates.shape[1] + 2 * whole.scores.shape[1] + 1)
+    step = max(1, LARGEST_RECORD_BYTES // row_bytes)
+    parts = (Block(*(c[i : i + step] for c in whole)) for i in range(0, len(whole.offsets), step))
+    return [_encode(_Wire(version, *(c.tobytes() for c in part))) for part in parts]
+
+
+def decode_block(value: bytes) -> tuple[Block, str]:
+    """The rows of one record, and the version that said them.
+
+    Raises:
+        ValueError: it is no predictions record.
+    """
+    wire = _decode(value)
+    offsets = np.frombuffer(wire.offsets, dtype=np.int64)
+    b = len(offsets)
+    rates, scores, nochange, prior = (
+        np.frombuffer(c, dtype=np.float32) for c in (wire.rates, wire.scores, wire.nochange, wire.prior)
+    )
+    shape = (b, -1) if b else (0, 0)
+    return Block(offsets, rates.reshape(shape), scores.reshape(shape), nochange, prior.reshape(shape)), wire.version
+
+
+class Trail:
+    """Where in the predictions topic the remembered events' predictions lie; one per partition.
+
+    ``start`` answers: from which offset must a successor read to find all of them?
+    """
+
+    def __init__(self, next_offset: int = 0) -> None:
+        self.next_offset = next_offset
+        """One past the newest record we know of in the predictions topic."""
+        self._records: deque[tuple[int, int]] = deque()
+
+    def add(self, at: int, last_event: int) -> None:
+        """The record at offset ``at`` speaks of events up to ``last_event``."""
+        self._records.append((at, last_event))
+        self.next_offset = at + 1
+
+    def start(self, replay_from: int) -> int:
+        """First record that speaks of an event at or after ``replay_from``; it never goes back."""
+        while self._records and self._records[0][1] < replay_from:
+            self._records.popleft()
+        return self._records[0][0] if self._records else self.next_offset

@@ -1,0 +1,136 @@
+"""Where artefacts live: snapshot -> [registry] -> announce; read back, checked, by all who follow the log."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+import fsspec.implementations.local
+
+from stream_app.errors import RegistryError
+
+
+class Artefact(NamedTuple):
+    """A durable, immutable file of the registry."""
+
+    path: str
+    """Relative to the registry, such as versions/0123456789abcdef.safetensors."""
+    sha256: str
+    size_bytes: int
+
+    @property
+    def id(self) -> str:
+        return self.sha256[:16]
+
+
+class Found(NamedTuple):
+    """An artefact that vouches for itself: its name begins with its hash."""
+
+    artefact: Artefact
+    data: bytes
+
+
+class Registry:
+    """A folder of artefacts, named by their content.
+
+    Args:
+        url: a local path, or any fsspec URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._fs: Any
+        self._fs, root = fsspec.core.url_to_fs(url)
+        self._root = str(root).rstrip("/")
+        self._local = isinstance(self._fs, fsspec.implementations.local.LocalFileSystem)
+
+    def write(self, folder: str, suffix: str, data: bytes) -> Artefact:
+        """Make ``data`` durable as ``folder/<id><suffix>``; only then does it return.
+
+        Raises:
+            RegistryError: the disk is full, or the store refuses.
+        """
+        digest = hashlib.sha256(data).hexdigest()
+        path = f"{folder}/{digest[:16]}{suffix}"
+        try:
+            if self._local:
+                _write_local(Path(self._root, path), data)
+            else:
+                self._fs.pipe_file(f"{self._root}/{path}", data)
+        except OSError as error:
+            raise RegistryError(f"cannot write {path} ({len(data)} bytes) to {self.url}: {error}") from error
+        return Artefact(path, digest, len(data))
+
+    def read(self, path: str, sha256: str) -> bytes:
+        """Read an artefact and check its hash before anyone parses it.
+
+        Raises:
+            RegistryError: it is missing, torn or tampered with.
+        """
+        return checked(path, self._read(path), sha256)
+
+    def read_named(self, path: str) -> Found:
+        """Read an artefact of which only the name is known, and check the hash in its name.
+
+        Raises:
+            RegistryError: it is missing, torn or tampered with.
+        """
+        data = self._read(path)
+        digest = hashlib.sha256(data).hexdigest()
+        name = path.rsplit("/", 1)[-1]
+        if not name.startswith(digest[:16]):
+            raise RegistryError(f"{path}: sha256 is {digest[:16]}..., wanted {name[:16]}...")
+        return Found(Artefact(path, digest, len(data)), data)
+
+    def _read(self, path: str) -> bytes:
+        try:
+            data: bytes = self._fs.cat_file(f"{self._root}/{path}")
+        except OSError as error:
+            raise RegistryError(f"cannot read {path} from {self.url}: {error}") from error
+        return data
+
+    def list(self, folder: str) -> list[str]:
+        """Paths in ``folder``, oldest first."""
+        where = f"{self._root}/{folder}"
+        if not self._fs.exists(where):
+            return []
+        found = [f for f in self._fs.ls(where, detail=True) if f["type"] == "file"]
+        found.sort(key=lambda f: (f.get("mtime") or f.get("LastModified") or 0, f["name"]))
+        names = (str(f["name"]).rsplit("/", 1)[-1] for f in found)
+        return [f"{folder}/{n}" for n in names if not n.startswith(".")]
+
+    def prune(self, folder: str, *, keep: int, always: frozenset[str] = frozenset()) -> int:
+        """Delete all but the newest ``keep`` files of ``folder`` and those in ``always``."""
+        old = [p for p in self.list(folder)[: -keep or None] if p not in always]
+        for path in old:
+            self._fs.rm_file(f"{self._root}/{path}")
+        return len(old)
+
+
+def checked(path: str, data: bytes, sha256: str) -> bytes:
+    """``data`` itself if its hash is as announced.
+
+    Raises:
+        RegistryError: it is not.
+    """
+    got = hashlib.sha256(data).hexdigest()
+    if got != sha256:
+        raise RegistryError(f"{path}: sha256 is {got[:16]}..., wanted {sha256[:16]}... ({len(data)} bytes)")
+    return data
+
+
+def _write_local(path: Path, data: bytes) -> None:
+    """Temporary file, fsync, rename, fsync of the folder: there whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,139 @@
+"""Reading back what the topics remember: [events, predictions] -> join state, replay windows, calibration rows."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import kafka
+import numpy as np
+
+from models.features import FeatureEncoder
+from models.learner import Floats, Ints
+from models.spec import ModelSpec
+from stream_app.decode import Decoder, Event
+from stream_app.errors import TopicError
+from stream_app.events import Topics
+from stream_app.join import LabelJoin
+from stream_app.learn import Core
+from stream_app.modellog import Envelope
+from stream_app.predictions import Said, Trail, decode_block
+from stream_app.topics import beginning_offsets, end_offsets
+
+SILENCE_S = 20.0
+"""A broker that delivers nothing for so long, though more is there, is given up."""
+
+
+class Examples(NamedTuple):
+    """Labelled rows as the network saw them."""
+
+    numeric: Floats
+    """(n, N + R) unscaled."""
+    categories: Ints
+    target: Floats
+
+
+class Reader:
+    """Reads ranges of a topic's partitions, outside any consumer group."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._consumer = kafka.KafkaConsumer(
+            bootstrap_servers=bootstrap_servers.split(","),
+            enable_auto_commit=False,
+            fetch_max_wait_ms=100,
+            max_poll_records=5000,
+            max_partition_fetch_bytes=4 << 20,
+        )
+
+    def read(self, topic: str, partition: int, start: int, end: int) -> Iterator[list[Any]]:
+        """Records with start <= offset < end, in order, in batches.
+
+        Raises:
+            TopicError: the broker does not deliver them.
+        """
+        tp = kafka.TopicPartition(topic, partition)
+        self._consumer.assign([tp])
+        self._consumer.seek(tp, start)
+        position, silent_s = start, 0.0
+        while position < end:
+            batch = self._consumer.poll(timeout_ms=500).get(tp, [])
+            silent_s = 0.0 if batch else silent_s + 0.5
+            if silent_s > SILENCE_S:
+                raise TopicError(
+                    f"{topic}/{partition}: nothing came for {SILENCE_S:g} s at offset {position}, wanted up to {end}"
+                )
+            batch = [r for r in batch if position <= r.offset < end]
+            position = max(position, int(self._consumer.position(tp)))
+            if batch:
+                yield batch
+
+    def range(self, topic: str, partition: int, start: int, end: int) -> list[Any]:
+        return [r for batch in self.read(topic, partition, start, end) for r in batch]
+
+    def first(self, topic: str, partition: int, start: int) -> int | None:
+        """Offset of the first record at or after ``start``; None if there is none yet."""
+        end = self.end(topic, partition)
+        batch = next(self.read(topic, partition, start, end), None) if start < end else None
+        return batch[0].offset if batch else None
+
+    def end(self, topic: str, partition: int) -> int:
+        return end_offsets(self._bootstrap_servers, topic)[partition]
+
+    def begin(self, topic: str, partition: int) -> int:
+        return beginning_offsets(self._bootstrap_servers, topic)[partition]
+
+    def said(self, topic: str, partition: int, start: int) -> tuple[dict[int, Said], Trail]:
+        """What the predictions topic says from ``start`` to its end; per event, the first record counts."""
+        recorded: dict[int, Said] = {}
+        start = max(start, self.begin(topic, partition))
+        end = self.end(topic, partition)
+        trail = Trail(end)
+        for record in self.range(topic, partition, start, end):
+            block, _ = decode_block(record.value)
+            for offset, said in block.rows():
+                recorded.setdefault(offset, said)
+            trail.add(record.offset, int(block.offsets[-1]))
+        trail.next_offset = end
+        return recorded, trail
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def rebuild(core: Core, envelope: Envelope, reader: Reader, topics: Topics) -> dict[int, Trail]:
+    """Give a core that was loaded from ``envelope`` back what waited for labels (rules 5, 9)."""
+    trails = {}
+    for p, next_offset in envelope.offsets.items():
+        recorded, trails[p] = reader.said(topics.predictions, p, envelope.predictions_from.get(p, 0))
+        start, _ = envelope.replay_from.get(p, (next_offset, 0.0))
+        core.rebuild(p, reader.range(topics.events, p, start, next_offset), recorded)
+    return trails
+
+
+def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: Envelope, rows: int) -> Examples:
+    """About the newest ``rows`` labelled examples that a version has learned, oldest first."""
+    found: list[Examples] = []
+    for p, next_offset in envelope.offsets.items():
+        share, back = max(1, rows // len(envelope.offsets)), 32
+        while True:
+            start = max(0, envelope.predictions_from.get(p, 0) - back)
+            recorded, _ = reader.said(topics.predictions, p, start)
+            first = min(recorded, default=next_offset)
+            records = reader.range(topics.events, p, first, next_offset) if first < next_offset else []
+            examples = _joined(spec, records, recorded)
+            if len(examples.target) >= share or start == 0:
+                break
+            back *= 4
+        found.append(Examples(*(column[-share:] for column in examples)))
+    return Examples(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _joined(spec: ModelSpec, records: list[Any], recorded: dict[int, Said]) -> Examples:
+    encoder, join = FeatureEncoder(spec), LabelJoin[Event](spec.label.wait_s)
+    events, _ = Decoder(spec).decode(records)
+    pairs = [p for e in events if (p := join.take(e, e if e.row is not None else None))]
+    pairs = [p for p in pairs if p.row.offset in recorded]
+    raw = encoder.raw([p.row.row for p in pairs if p.row.row is not None])
+    rates = [recorded[p.row.offset].rates for p in pairs]
+    rate_columns = np.stack(rates) if rates else np.zeros((0, encoder.rates.columns), np.float32)
+    target = np.array([p.target for p in pairs], dtype=np.float32)
+    return Examples(np.concatenate([raw.numeric, rate_columns], axis=1), raw.categories, target)

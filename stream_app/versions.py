@@ -1,0 +1,162 @@
+"""A core at rest becomes a version: snapshot -> [artefact, envelope] -> announce; and back."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from models.export import to_onnx
+from models.scaler import Scaler
+from models.snapshot import Arrays, SnapshotError, pack, under, unpack
+from models.spec import ModelSpec, signature, to_json
+from stream_app.errors import RegistryError
+from stream_app.learn import Core
+from stream_app.modellog import Envelope, Fold, Hyper
+from stream_app.registry import Registry, checked
+
+FOLDER, SUFFIX = "versions", ".safetensors"
+
+
+class Snapshot(NamedTuple):
+    """What a version will be, taken between two steps; nothing in it changes any more."""
+
+    arrays: Arrays
+    theta: Any
+    """(P,) as served."""
+    offsets: dict[int, int]
+    replay_from: dict[int, tuple[int, float]]
+    ledger: dict[int, tuple[int, int]]
+    metrics: dict[str, float]
+    labels: int
+    hyper: Hyper
+    reference: str | None
+
+
+def snapshot(core: Core) -> Snapshot:
+    """Copy everything a version holds; a few milliseconds."""
+    parts = core.partitions
+    return Snapshot(
+        arrays=core.state(),
+        theta=core.learner.serving_parameters(),
+        offsets={p: s.next_offset for p, s in parts.items()},
+        replay_from={p: s.join.replay_from(s.next_offset) for p, s in parts.items()},
+        ledger={p: (s.count, s.xor) for p, s in parts.items()},
+        metrics=core.metrics(),
+        labels=core.counts["learned"],
+        hyper=core.hyper(),
+        reference=core.reference,
+    )
+
+
+def write(
+    spec: ModelSpec,
+    taken: Snapshot,
+    registry: Registry,
+    *,
+    parent: Envelope | None,
+    epoch: int,
+    predictions_from: dict[int, int],
+    topic_ids: Mapping[str, str],
+    created_s: float,
+) -> tuple[Envelope, bytes]:
+    """Make a snapshot durable; returns its envelope and the artefact's bytes. Not announced yet."""
+    scaler = under("features.scaler", taken.arrays)
+    onnx = to_onnx(spec, taken.theta, *_scale(scaler))
+    draft = Envelope(
+        id="",
+        number=parent.number + 1 if parent else 1,
+        epoch=epoch,
+        parent=parent.id if parent else None,
+        offsets=taken.offsets,
+        replay_from=taken.replay_from,
+        predictions_from=predictions_from,
+        artefact="",
+        sha256="",
+        size_bytes=0,
+        signature=signature(spec),
+        topic_ids=dict(topic_ids),
+        labels=taken.labels,
+        hyper=taken.hyper,
+        reference=taken.reference,
+        ledger=taken.ledger,
+        metrics=taken.metrics,
+        created_s=created_s,
+    )
+    texts = {"spec": to_json(spec), "envelope": msgspec.json.encode(draft).decode()}
+    arrays = taken.arrays | {"serving.onnx": np.frombuffer(onnx, dtype=np.uint8)}
+    data = pack(arrays, texts)
+    artefact = registry.write(FOLDER, SUFFIX, data)
+    envelope = msgspec.structs.replace(
+        draft,
+        id=artefact.id,
+        artefact=artefact.path,
+        sha256=artefact.sha256,
+        size_bytes=artefact.size_bytes,
+    )
+    return envelope, data
+
+
+def _scale(scaler: Arrays) -> tuple[Any, Any]:
+    restored = Scaler(len(scaler["n"]))
+    restored.load(scaler)
+    return restored.mean.astype(np.float32), restored.std.astype(np.float32)
+
+
+def read_head(fold: Fold, registry: Registry) -> tuple[Arrays, dict[str, str]]:
+    """The head's artefact, from the announcement if it was inline, else from the registry; hash checked.
+
+    Raises:
+        RegistryError: neither can be read whole.
+    """
+    head = fold.head
+    assert head is not None
+    if fold.head_inline is not None:
+        data = checked(head.artefact, fold.head_inline, head.sha256)
+    else:
+        data = registry.read(head.artefact, head.sha256)
+    return _unpacked(head.artefact, data)
+
+
+def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[str, str]]:
+    """Any version's artefact from the registry; hash checked.
+
+    Raises:
+        RegistryError: it is gone, torn or tampered with.
+    """
+    return _unpacked(envelope.artefact, registry.read(envelope.artefact, envelope.sha256))
+
+
+def newest_readable(registry: Registry) -> tuple[Envelope, Arrays] | None:
+    """The newest whole version that the registry itself holds (rule 18); None if there is none."""
+    best: tuple[Envelope, Arrays] | None = None
+    for path in reversed(registry.list(FOLDER)):
+        try:
+            envelope, arrays = self_described(registry, path)
+        except RegistryError:
+            continue
+        if best is None or envelope.created_s > best[0].created_s:
+            best = envelope, arrays
+    return best
+
+
+def self_described(registry: Registry, path: str) -> tuple[Envelope, Arrays]:
+    """A version by its file alone: the name carries the hash, the file its envelope.
+
+    Raises:
+        RegistryError: it is torn, tampered with, or no version.
+    """
+    data = registry.read_named(path)
+    arrays, texts = _unpacked(path, data.data)
+    draft = msgspec.json.decode(texts["envelope"], type=Envelope)
+    envelope = msgspec.structs.replace(
+        draft, id=data.artefact.id, artefact=path, sha256=data.artefact.sha256, size_bytes=len(data.data)
+    )
+    return envelope, arrays
+
+
+def _unpacked(path: str, data: bytes) -> tuple[Arrays, dict[str, str]]:
+    try:
+        return unpack(data)
+    except SnapshotError as error:
+        raise RegistryError(f"{path}: {error}") from error

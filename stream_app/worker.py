@@ -1,0 +1,286 @@
+"""One worker: chunks of records -> core -> predictions, dead letters, versions. Asynchronous edge of the core.
+
+Everything that blocks (models topic, registry, reading back) runs in one thread of its own, so learning
+never waits for it. Three facts keep every event effective exactly once:
+
+    what the core learned lives in memory until a version that holds it is durable *and* read back as the head;
+    a rival head, or a stranger's prediction between ours, means: forget it and seed again from the head;
+    after any seek, only records at exactly the expected offset are taken.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+import aiokafka
+import msgspec
+
+from models.drift import Drift
+from stream_app import failpoints, replay, seed, versions
+from stream_app.decode import BadRecord
+from stream_app.errors import StuckError, TopicError
+from stream_app.events import DeadLetter, Decision, Topics
+from stream_app.learn import Core, Taken
+from stream_app.modellog import Envelope
+from stream_app.predictions import Trail, encode_blocks
+
+log = logging.getLogger("stream_app.worker")
+
+T = TypeVar("T")
+KEEP_LETTER_BYTES = 65_536
+
+
+class Consumer(NamedTuple):
+    """What the worker asks of whoever consumes for it. Keys are partitions of the events topic."""
+
+    seek: Callable[[Mapping[int, int]], Awaitable[None]]
+    commit: Callable[[Mapping[int, int]], Awaitable[None]]
+
+
+class _Sent(NamedTuple):
+    """A predictions record under way."""
+
+    partition: int
+    last_event: int
+    ack: "asyncio.Future[Any]"
+
+
+class Worker:
+    """Feeds one core from Kafka and publishes what it learns.
+
+    Args:
+        seeder: knows how to bring a core to the head.
+        bootstrap_servers: of the broker.
+        consumer: seeks and commits for us.
+        stuck_s: with lag and no progress for so long, ``tick`` raises.
+    """
+
+    def __init__(
+        self, seeder: seed.Seeder, *, bootstrap_servers: str, consumer: Consumer, stuck_s: float = 60.0
+    ) -> None:
+        self._seeder, self._spec, self._consumer = seeder, seeder.spec, consumer
+        self._topics = Topics.of(self._spec.name)
+        self._io = ThreadPoolExecutor(1, thread_name_prefix="worker-io")
+        self._lock = asyncio.Lock()
+        self._bootstrap_servers = bootstrap_servers
+        self._producer: Any = None
+        self._core: Core | None = None
+        self._head: Envelope | None = None
+        self._trails: dict[int, Trail] = {}
+        self._letters: set[tuple[int, int]] = set()
+        self._sent: list[_Sent] = []
+        self._letter_acks: list[asyncio.Future[Any]] = []
+        self._publishing: asyncio.Task[None] | None = None
+        self._published: dict[int, int] = {}
+        self._due_s = 0.0
+        self._moved_s = time.monotonic()
+        self._stuck_s = stuck_s
+        self._closing = False
+
+    async def start(self) -> None:
+        # Not idempotent (the embedded broker refuses aiokafka's request for an id). A retry may write a record
+        # twice: it then looks like a stranger's between ours, and the worker begins again from the head.
+        self._producer = aiokafka.AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap_servers.split(","), acks="all", linger_ms=5
+        )
+        await self._producer.start()
+
+    async def close(self) -> None:
+        """Publish what is learned, then stop."""
+        self._closing = True
+        if self._publishing is not None:
+            await asyncio.wait([self._publishing], timeout=10)
+        if self._advanced() and (self._publishing is None or self._publishing.done()):
+            await asyncio.wait_for(self._publish(), timeout=15)
+        if self._producer is not None:
+            await self._producer.stop()
+        await self._call(self._seeder.close)
+        self._io.shutdown(wait=False)
+
+    # --- where to read --------------------------------------------------------------------------------
+
+    async def positions(self, partitions: set[int]) -> Mapping[int, int]:
+        """Where reading must go on; seeds from the head if the core does not stand there. Idempotent."""
+        async with self._lock:
+            if self._core is None:
+                await self._seed()
+            assert self._core is not None
+            return {p: s.next_offset for p, s in self._core.partitions.items() if p in partitions}
+
+    async def _seed(self) -> None:
+        """Forget what is not durable, and begin again from the head (rules 5, 9, 10, 12, 14-19)."""
+        await self._settle()
+        seeded = await self._call(self._seeder.seed)
+        self._core, self._head, self._trails = seeded.core, seeded.head, seeded.trails
+        self._letters = seeded.letters
+        self._published = dict(seeded.head.offsets)
+        self._moved_s = time.monotonic()
+        log.info("stand at version %d, offsets %s", seeded.head.number, seeded.head.offsets)
+
+    async def _settle(self) -> None:
+        """Wait for what is still under way, so that reading the predictions to their end sees it."""
+        await asyncio.gather(*(s.ack for s in self._sent), *self._letter_acks, return_exceptions=True)
+        self._sent, self._letter_acks = [], []
+
+    async def _reseed(self, reason: str) -> None:
+        log.warning("beginning again from the head: %s", reason)
+        await self._seed()
+        assert self._core is not None
+        await self._consumer.seek({p: s.next_offset for p, s in self._core.partitions.items()})
+        await self._decide("reseeded", {"reason": reason})
+
+    # --- what comes in --------------------------------------------------------------------------------
+
+    async def take(self, partition: int, records: Sequence[Any]) -> None:
+        """Let a chunk of records take effect."""
+        async with self._lock:
+            if self._core is None or self._closing:
+                return
+            failpoints.reach("take")
+            taken = self._core.take(partition, records)
+            if taken.gap_at is not None:
+                taken = await self._gap(self._core, partition, records, taken.gap_at)
+            if taken is not None:
+                self._moved_s = time.monotonic()
+                failpoints.reach("taken")
+                await self._carry_away(partition, taken)
+
+    async def _gap(self, core: Core, partition: int, records: Sequence[Any], gap_at: int) -> Taken | None:
+        """Records came from beyond the expected offset: left over from before a seek, or is the log so?"""
+        expected = core.partitions[partition].next_offset
+        begin, first = await self._call(self._seeder.look, partition, expected)
+        if begin > expected:
+            raise TopicError(
+                f"{self._topics.events}/{partition}: offsets {expected} to {begin - 1} were deleted before they "
+                "were learned (retention too short for the lag); start with --on-mismatch keep to go on without"
+            )
+        if first != gap_at:
+            await self._consumer.seek({partition: expected})
+            return None
+        core.partitions[partition].next_offset = gap_at  # compaction or transaction markers
+        return core.take(partition, records)
+
+    async def _carry_away(self, partition: int, taken: Taken) -> None:
+        assert self._head is not None
+        for value in encode_blocks(taken.predictions, self._head.id):
+            ack = await self._producer.send(self._topics.predictions, value, partition=partition)
+            last_event = int(taken.predictions[-1].offsets[-1])
+            self._sent.append(_Sent(partition, last_event, ack))
+        for bad in taken.bad:
+            await self._send_letter(partition, bad)
+        for drift in taken.drifts:
+            await self._decide("drift", _evidence(drift))
+
+    async def _send_letter(self, partition: int, bad: BadRecord) -> None:
+        log.warning("dead letter: %s/%d@%d: %s", self._topics.events, partition, bad.offset, bad.reason)
+        if (partition, bad.offset) in self._letters:
+            return
+        topic = self._topics.events
+        value = bad.value[:KEEP_LETTER_BYTES]
+        letter = DeadLetter(
+            topic=topic, partition=partition, offset=bad.offset, reason=bad.reason, value=value
+        )
+        self._letter_acks.append(
+            await self._producer.send(
+                self._topics.dead_letters,
+                msgspec.json.encode(letter),
+                key=f"{topic}/{partition}/{bad.offset}".encode(),
+            )
+        )
+        self._letters.add((partition, bad.offset))
+
+    async def _decide(self, kind: str, evidence: dict[str, Any]) -> None:
+        number = self._head.number if self._head else 0
+        decision = Decision(kind=kind, at_s=time.time(), version=number, evidence=evidence)
+        await self._producer.send(self._topics.decisions, msgspec.json.encode(decision))
+
+    # --- what goes out --------------------------------------------------------------------------------
+
+    async def tick(self) -> None:
+        """Publish when due, follow rivals, mind the watchdog. Call it a few times a second.
+
+        Raises:
+            StuckError: records are waiting, and none has come for ``stuck_s``.
+        """
+        if self._core is None or self._closing:
+            return
+        if self._publishing is not None:
+            if not self._publishing.done():
+                return
+            finished, self._publishing = self._publishing, None
+            finished.result()
+        if self._advanced():
+            if time.monotonic() >= self._due_s:
+                self._due_s = time.monotonic() + self._spec.publish.every_s
+                self._publishing = asyncio.create_task(self._publish())
+            return
+        await self._follow()
+        await self._watch()
+
+    def _advanced(self) -> bool:
+        if self._core is None:
+            return False
+        return any(s.next_offset != self._published.get(p) for p, s in self._core.partitions.items())
+
+    async def _publish(self) -> None:
+        """One version: predictions acknowledged -> durable -> announced -> read back -> committed."""
+        async with self._lock:
+            assert self._core is not None
+            taken = versions.snapshot(self._core)
+            sent, self._sent = self._sent, []
+            letters, self._letter_acks = self._letter_acks, []
+            head = self._head
+        assert head is not None
+        await asyncio.gather(*letters)
+        stranger = await self._acknowledged(sent)
+        if stranger is None:
+            hint = {p: t.start(taken.replay_from[p][0]) for p, t in self._trails.items()}
+            head, won = await self._call(self._seeder.publish, taken, head, hint)
+            if not won:
+                stranger = f"version {head.number} came in between"
+        async with self._lock:
+            if stranger is not None:
+                await self._reseed(stranger)
+                return
+            self._head, self._published = head, taken.offsets
+        failpoints.reach("commit")
+        await self._consumer.commit(taken.offsets)
+
+    async def _acknowledged(self, sent: Sequence[_Sent]) -> str | None:
+        """Wait until the predictions are in the log (rule 8); says so if a stranger's lie between ours (rule 9)."""
+        for s in sent:
+            at, trail = (await s.ack).offset, self._trails[s.partition]
+            if at != trail.next_offset:
+                return f"predictions/{s.partition} has a stranger's records before offset {at}"
+            trail.add(at, s.last_event)
+        return None
+
+    async def _follow(self) -> None:
+        newest = await self._call(self._seeder.newest)
+        if self._head is not None and newest is not None and newest.id != self._head.id:
+            async with self._lock:
+                await self._reseed(f"version {newest.number} (epoch {newest.epoch}) is the head")
+        elif await self._call(self._seeder.mend_head):
+            async with self._lock:
+                await self._reseed("the head's artefact could not be read and was published anew")
+
+    async def _watch(self) -> None:
+        if time.monotonic() - self._moved_s < self._stuck_s:
+            return
+        assert self._core is not None
+        positions = {p: s.next_offset for p, s in self._core.partitions.items()}
+        lag = await self._call(self._seeder.lag, positions)
+        if lag:
+            raise StuckError(f"{lag} records wait at {positions}, and none has come for {self._stuck_s:g} s")
+        self._moved_s = time.monotonic()
+
+    async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))
+
+
+def _evidence(drift: Drift) -> dict[str, Any]:
+    return msgspec.structs.asdict(drift) if isinstance(drift, msgspec.Struct) else dict(vars(drift))

@@ -1,0 +1,385 @@
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.spec import (
+    Categorical,
+    ModelSpec,
+    Numeric,
+    SpecError,
+    fit_problem,
+    from_json,
+    parse_spec,
+    read_spec,
+    signature,
+    to_json,
+)
+
+FLIGHTS = Path(__file__).parents[2] / "examples" / "flights" / "model.toml"
+
+TEXT = """\
+name = "late"
+task = "binary"
+
+[label]
+name = "late"
+classes = ["no", "yes"]
+wait_s = 3600
+
+[features.numeric]
+distance = {}
+temp = {}
+
+[features.categorical]
+carrier = { size = 64, dim = 4 }
+"a dest" = { size = 512 }
+
+[features.categorical.origin]
+size = 16
+dim = 2
+
+[features.rates]
+half_lives_s = [7200, 86400.0]
+keys = [
+    [],
+    ["carrier", "origin"],
+]
+slots = 2048
+
+[learner]
+hidden = [64, 32]
+
+[optimiser]
+learning_rate = 0.003
+
+[tuning]
+learning_rate = [0.001, 0.1]
+"""
+
+
+def changed(old: str, new: str) -> str:
+    assert TEXT.count(old) == 1, old
+    return TEXT.replace(old, new)
+
+
+def problem(text: str) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(text, "model.toml")
+    return str(caught.value)
+
+
+def spec_of(**changes: object) -> ModelSpec:
+    return msgspec.structs.replace(parse_spec(TEXT, "model.toml"), **changes)
+
+
+def test_what_is_read() -> None:
+    spec = parse_spec(TEXT, "model.toml")
+    assert spec.label.wait_s == 3600.0
+    assert isinstance(spec.label.wait_s, float)
+    assert list(spec.features.numeric) == ["distance", "temp"]
+    assert list(spec.features.categorical) == ["carrier", "a dest", "origin"]
+    assert spec.features.categorical["a dest"] == Categorical(size=512, dim=4)
+    assert spec.features.rates.keys == ((), ("carrier", "origin"))
+    assert spec.tuning.learning_rate == (0.001, 0.1)
+    assert spec.outputs == 1
+    assert spec.score_names == ("no", "yes")
+    assert spec.publish.keep == 20
+
+
+def test_the_example_is_read() -> None:
+    spec = read_spec(str(FLIGHTS))
+    assert spec.name == "flights"
+    assert len(spec.features.numeric) == 16
+
+
+WRONG_VALUES = [
+    # old, new, message
+    ("0.003", '"fast"', 'line 33: optimiser.learning_rate is "fast", wanted a number'),
+    ("0.003", "0", "line 33: optimiser.learning_rate is 0.0, wanted a number above 0"),
+    ("0.003", "inf", "line 33: optimiser.learning_rate is Infinity, wanted a number above 0"),
+    ("0.003", "nan", "line 33: optimiser.learning_rate is NaN, wanted a number above 0"),
+    ("wait_s = 3600", "wait_s = -1", "line 7: label.wait_s is -1.0, wanted a number above 0"),
+    ('"late"\ntask', '"my model"\ntask', 'line 1: name is "my model", wanted 1 to 100 letters,'),
+    ('"late"\ntask', '"../x"\ntask', 'line 1: name is "../x", wanted 1 to 100 letters,'),
+    ('"late"\ntask', "7\ntask", "line 1: name is 7, wanted a text"),
+    (
+        '"binary"',
+        '"ranking"',
+        'line 2: task is "ranking", wanted one of binary, multiclass, regression',
+    ),
+    (
+        '["no", "yes"]',
+        '["no"]',
+        'line 6: label.classes is ["no"], wanted two classes, the second the positive one',
+    ),
+    (
+        '["no", "yes"]',
+        '["1", 1]',
+        'line 6: label.classes is ["1", 1], wanted classes that differ when written as texts',
+    ),
+    (
+        '["no", "yes"]',
+        "[false, true]",
+        "line 6: label.classes is [false, true], wanted a list, each a whole number or a text",
+    ),
+    (
+        '"binary"',
+        '"multiclass"',
+        'label.classes is ["no", "yes"], wanted 3 to 1000 classes for task multiclass',
+    ),
+    (
+        '"binary"',
+        '"regression"',
+        'label.classes is ["no", "yes"], wanted none for task regression',
+    ),
+    ("distance = {}", "distance = 1", "line 10: features.numeric.distance is 1, wanted a table"),
+    ("size = 64", "size = 1", "line 14: features.categorical.carrier.size is 1, wanted a whole"),
+    (
+        "dim = 4",
+        "dim = 0",
+        "features.categorical.carrier.dim is 0, wanted a whole number from 1 to",
+    ),
+    ("dim = 2", "dim = 2.5", "line 19: features.categorical.origin.dim is 2.5, wanted a whole"),
+    ("size = 512", "size = 0", 'line 15: features.categorical."a dest".size is 0, wanted'),
+    ("dim = 2", "dim = true", "features.categorical.origin.dim is true, wanted a whole number"),
+    ("temp =", "carrier =", 'features.categorical.carrier is "numeric too", wanted a name of its'),
+    ("temp =", '"" =', 'line 9: features.numeric is "", wanted names that are not empty'),
+    ("[7200,", "[0,", "line 22: features.rates.half_lives_s is 0.0, wanted a number above 0"),
+    ("[7200, 86400.0]", "[]", "features.rates.half_lives_s is [], wanted at least one, as keys"),
+    (
+        '["carrier", "origin"]',
+        '["carier"]',
+        'line 23: features.rates.keys is "carier", wanted names of categorical features, such as '
+        "carrier",
+    ),
+    ('["carrier", "origin"]', '["distance"]', 'features.rates.keys is "distance", wanted names of'),
+    ('["carrier", "origin"]', "[]", "features.rates.keys is [[], []], wanted every combination on"),
+    (
+        '["carrier", "origin"]',
+        '["carrier", "carrier"]',
+        'features.rates.keys is [[], ["carrier", "carrier"]], wanted every name once',
+    ),
+    (
+        "slots = 2048",
+        "slots = 1",
+        "line 27: features.rates.slots is 1, wanted a whole number from 2",
+    ),
+    ("[64, 32]", "[]", "line 30: learner.hidden is [], wanted at least one layer for network mlp"),
+    ("[64, 32]", "[64, 0]", "line 30: learner.hidden is 0, wanted a whole number from 1 to 65536"),
+    ("[64, 32]", "64", "line 30: learner.hidden is 64, wanted a list, each a whole number"),
+    (
+        "[0.001, 0.1]",
+        "[0.1, 0.1]",
+        "line 36: tuning.learning_rate is [0.1, 0.1], wanted a lower and",
+    ),
+    ("[0.001, 0.1]", "[0, 0.1]", "line 36: tuning.learning_rate is [0.0, 0.1], wanted a lower and"),
+    ("[0.001, 0.1]", "[0.1]", "line 36: tuning.learning_rate is [0.1], wanted a list of 2 numbers"),
+    ("[0.001, 0.1]", "[1, nan]", "tuning.learning_rate is [1.0, NaN], wanted a lower and a higher"),
+    (
+        "learning_rate = 0.003",
+        "learning_rat = 0.003",
+        "line 33: optimiser.learning_rat is unknown, did you mean learning_rate?",
+    ),
+    (
+        "learning_rate = 0.003",
+        "zzz = 0.003",
+        "line 33: optimiser.zzz is unknown, wanted one of name, learning_rate",
+    ),
+    ("temp = {}", "temp = { size = 2 }", "line 11: features.numeric.temp.size is unknown, wanted"),
+    ("[optimiser]", "[optimizer]", "line 32: optimizer is unknown, did you mean optimiser?"),
+    ("task =", "tasks =", "line 2: tasks is unknown, did you mean task?"),
+    ('task = "binary"', "", "model.toml: task is missing, wanted one of binary, multiclass, regr"),
+    ('name = "late"\nclasses', "classes", "line 4: label.name is missing, wanted a text"),
+    (
+        "[label]",
+        "[label]\nlabel.name = 1",
+        "line 5: label.label is unknown, wanted one of name, cl",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "message"), WRONG_VALUES)
+def test_wrong_values(old: str, new: str, message: str) -> None:
+    assert message in problem(changed(old, new))
+    assert problem(changed(old, new)).startswith("model.toml")
+
+
+WRONG_NUMBERS = [
+    ("stream", "partitions", "0", "a whole number from 1 to 10000"),
+    ("stream", "retention_s", "0", "a whole number from 1 to 10000000000"),
+    ("stream", "max_record_bytes", "1000001", "a whole number from 1 to 1000000"),
+    ("stream", "ahead_s", "-1", "a number of at least 0"),
+    ("learner2", "batch_records", "0", "a whole number from 1 to 65536"),
+    ("learner2", "batch_records", "65537", "a whole number from 1 to 65536"),
+    ("learner2", "seed", "-1", "a whole number from 0 to"),
+    ("blend", "half_life_events", "0", "a number above 0"),
+    ("tuning2", "every_labels", "-1", "a whole number from 0 to"),
+    ("tuning2", "window_labels", "0", "a whole number from 1 to"),
+    ("tuning2", "trials", "0", "a whole number from 1 to"),
+    ("tuning2", "shadow_labels", "0", "a whole number from 1 to"),
+    ("tuning2", "margin", "-0.1", "a number of at least 0"),
+    ("compression", "every_s", "0", "a number above 0"),
+    ("compression", "calibration_rows", "0", "a whole number from 1 to"),
+    ("compression", "loss_budget", "-0.1", "a number of at least 0"),
+    ("publish", "every_s", "inf", "a number above 0"),
+    ("publish", "keep", "1", "a whole number from 2 to"),
+    ("publish", "inline_bytes", "900001", "a whole number from 0 to 900000"),
+]
+
+
+@pytest.mark.parametrize(("section", "key", "value", "wanted"), WRONG_NUMBERS)
+def test_wrong_numbers(section: str, key: str, value: str, wanted: str) -> None:
+    if section.endswith("2"):  # a section that the text has
+        section = section[:-1]
+        text = changed(f"[{section}]", f"[{section}]\n{key} = {value}")
+    else:
+        text = f"{TEXT}\n[{section}]\n{key} = {value}\n"
+    line = text.splitlines().index(f"{key} = {value}") + 1
+    pattern = rf"model\.toml line {line}: {section}\.{key} is [^,]+, wanted {wanted}"
+    assert re.match(pattern, problem(text))
+
+
+def test_sections_that_are_missing_or_no_tables() -> None:
+    assert problem('name = "a"\ntask = "binary"') == "model.toml: label is missing, wanted a table"
+    text = 'name = "a"\ntask = "regression"\nlabel.name = "price"\nfeatures = 3'
+    assert problem(text) == "model.toml line 4: features is 3, wanted a table"
+    text = text.replace("3", "{}")
+    wanted = "wanted at least one numeric or categorical feature"
+    assert problem(text) == f"model.toml line 4: features is {{}}, {wanted}"
+    assert parse_spec(text.replace("{}", "{ numeric = { a = {} } }"), "x").score_names == ("price",)
+
+
+def test_dotted_keys_and_inline_tables_are_found() -> None:
+    text = 'name = "a"\ntask = "regression"\nlabel.name = ""\nfeatures.numeric = { a = {} }'
+    assert problem(text) == 'model.toml line 3: label.name is "", wanted a text that is not empty'
+
+
+def test_long_values_are_cut() -> None:
+    assert len(problem(changed("0.003", f'"{"x" * 500}"'))) < 160
+
+
+def test_a_linear_network_needs_no_layers() -> None:
+    text = changed("hidden = [64, 32]", 'network = "linear"\nhidden = []')
+    assert parse_spec(text, "model.toml").learner.hidden == ()
+
+
+def test_what_is_no_toml() -> None:
+    assert problem(TEXT + "\nname = \n") == "model.toml line 38 column 8: Invalid value"
+    assert problem("a = " + "9" * 5000).startswith("model.toml: Exceeds the limit")
+    assert problem("a = " + "[" * 9999).startswith("model.toml: maximum recursion depth exceeded")
+    assert problem(changed("0.003", "9" * 400)).startswith(
+        "model.toml line 33: optimiser.learning_r"
+    )
+    assert problem("a = 1\na = 2") == "model.toml line 2: Cannot overwrite a value"
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    missing = tmp_path / "none.toml"
+    with pytest.raises(SpecError, match=r"none\.toml: cannot be read: No such file or directory"):
+        read_spec(str(missing))
+    latin = tmp_path / "latin.toml"
+    latin.write_bytes('name = "é"'.encode("latin-1"))
+    with pytest.raises(SpecError, match=r"latin\.toml: byte 8 is not UTF-8"):
+        read_spec(str(latin))
+    marked = tmp_path / "marked.toml"
+    marked.write_text(TEXT, "utf-8-sig")
+    assert read_spec(str(marked)) == parse_spec(TEXT, "")
+
+
+def test_json_there_and_back() -> None:
+    for spec in (parse_spec(TEXT, "model.toml"), read_spec(str(FLIGHTS))):
+        text = to_json(spec)
+        assert from_json(text) == spec
+        assert to_json(from_json(text)) == text
+        assert signature(from_json(text)) == signature(spec)
+        assert list(from_json(text).features.numeric) == list(spec.features.numeric)
+
+
+def test_json_that_is_no_spec() -> None:
+    with pytest.raises(SpecError, match="spec: not JSON: Expecting value"):
+        from_json("")
+    with pytest.raises(SpecError, match=r"spec: all is \[\], wanted a table"):
+        from_json("[]")
+    newer = to_json(spec_of()).replace('"publish":{', '"publish":{"colour":1,')
+    with pytest.raises(SpecError, match=r"spec: publish\.colour is unknown"):
+        from_json(newer)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_a_spec_error(text: str) -> None:
+    with pytest.raises(SpecError, match="model"):
+        parse_spec(text, "model.toml")
+
+
+KEEPS = [
+    ("0.003", "0.1"),
+    ("wait_s = 3600", "wait_s = 60"),
+    ("[0.001, 0.1]", "[0.01, 0.2]"),
+    ('name = "late"\ntask', 'name = "other"\ntask'),
+    ("[learner]", "[learner]\nbatch_records = 64\nseed = 4"),
+    ("[learner]", '[blend]\nkind = "none"\n[learner]'),
+]
+CHANGES = [
+    (
+        '["no", "yes"]',
+        '["yes", "no"]',
+        "label.classes: head has ['no', 'yes'], spec has ['yes', 'no']",
+    ),
+    ("classes = [", 'name = "soon"\nclasses = [', "label.name: head has late, spec has soon"),
+    ("temp = {}\n", "", "features.numeric: head has ['distance', 'temp'], spec has ['distance']"),
+    (
+        "distance = {}\ntemp",
+        "temp = {}\ndistance",
+        "features.numeric: head has ['distance', 'temp']",
+    ),
+    ("size = 64", "size = 32", "features.categorical: head has [['carrier', 64, 4],"),
+    ("7200", "7201", "features.rates.half_lives_s: head has [7200.0, 86400.0], spec has [7201.0"),
+    ('["carrier", "origin"]', '["carrier"]', "features.rates.keys: head has [[], ['carrier', 'ori"),
+    ("2048", "1024", "features.rates.slots: head has 2048, spec has 1024"),
+    ("[64, 32]", "[64]", "learner.hidden: head has [64, 32], spec has [64]"),
+    (
+        "[learner]",
+        '[learner]\nnetwork = "linear"',
+        "learner.network: head has mlp, spec has linear; ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new"), KEEPS)
+def test_what_leaves_the_signature(old: str, new: str) -> None:
+    head, spec = parse_spec(TEXT, ""), parse_spec(changed(old, new), "")
+    assert signature(spec) == signature(head)
+    assert fit_problem(spec, head) == ""
+
+
+@pytest.mark.parametrize(("old", "new", "message"), CHANGES)
+def test_what_changes_the_signature(old: str, new: str, message: str) -> None:
+    if new.startswith("name"):
+        old, new = 'name = "late"\nclasses', 'name = "soon"\nclasses'
+    head, spec = parse_spec(TEXT, ""), parse_spec(changed(old, new), "")
+    assert signature(spec) != signature(head)
+    assert fit_problem(spec, head).startswith(message)
+
+
+def test_the_order_of_categorical_features_counts() -> None:
+    head = spec_of()
+    categorical = dict(reversed(head.features.categorical.items()))
+    spec = spec_of(features=msgspec.structs.replace(head.features, categorical=categorical))
+    assert signature(spec) != signature(head)
+    assert fit_problem(spec, head).startswith("features.categorical: head has [['carrier', 64, 4]")
+
+
+def test_layers_of_a_linear_network_do_not_count() -> None:
+    text = changed("[learner]", '[learner]\nnetwork = "linear"')
+    head, spec = parse_spec(text, ""), parse_spec(text.replace("[64, 32]", "[8]"), "")
+    assert signature(spec) == signature(head)
+
+
+def test_the_signature_never_moves() -> None:
+    """Written in every announcement: a change of it would orphan all heads."""
+    features = msgspec.structs.replace(spec_of().features, numeric={"a": Numeric()})
+    assert signature(spec_of(features=features)) == "28fe8f1cfa9cbd5c"

@@ -1,0 +1,140 @@
+"""What the client sends and makes of the answers; a stand-in server says what it is told to."""
+
+import threading
+from collections.abc import Iterator
+from concurrent import futures
+
+import grpc
+import pytest
+
+from stream_app.client import Prediction, StreamModelClient, Version
+from stream_app.errors import ServingError
+from stream_app.wire import stream_app_pb2 as pb
+from stream_app.wire import stream_app_pb2_grpc as pb_grpc
+
+VERSION = pb.Version(number=7, id="abc", epoch=2, parent="def", created_s=1.0)
+
+
+class StandIn:
+    """Keeps what it was asked and gives fixed answers."""
+
+    def __init__(self) -> None:
+        self.asked: list[pb.PredictRequest] = []
+        self.remaining_s: list[float | None] = []
+        self.watch_ended = threading.Event()
+
+    def Predict(
+        self, request: pb.PredictRequest, context: grpc.ServicerContext
+    ) -> pb.PredictResponse:
+        self.asked.append(request)
+        self.remaining_s.append(context.time_remaining())
+        return pb.PredictResponse(
+            predictions=[
+                pb.Prediction(scores={"no": 0.25, "yes": 0.75}, label="yes"),
+                pb.Prediction(value=0.0),
+            ],
+            model="flights",
+            version=7,
+            version_id="abc",
+            epoch=2,
+            variant="int8",
+            prior_only=True,
+            staleness=pb.Staleness(version_age_s=3.0, log_age_s=0.5),
+        )
+
+    def GetModel(
+        self, request: pb.GetModelRequest, context: grpc.ServicerContext
+    ) -> pb.GetModelResponse:
+        context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
+
+    def WatchModel(
+        self, request: pb.WatchModelRequest, context: grpc.ServicerContext
+    ) -> Iterator[pb.WatchModelResponse]:
+        context.add_callback(self.watch_ended.set)
+        yield pb.WatchModelResponse(version=VERSION, variant="fp32")
+        self.watch_ended.wait(20)
+
+
+@pytest.fixture
+def stand_in() -> StandIn:
+    return StandIn()
+
+
+@pytest.fixture
+def client(stand_in: StandIn) -> Iterator[StreamModelClient]:
+    with futures.ThreadPoolExecutor(4) as pool:
+        server = grpc.server(pool)
+        pb_grpc.add_StreamModelServicer_to_server(stand_in, server)
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        with StreamModelClient(f"127.0.0.1:{port}") as made:
+            yield made
+        server.stop(0).wait()
+
+
+def test_rows_become_a_request(client: StreamModelClient, stand_in: StandIn) -> None:
+    row = {"a": 1, "b": 2.5, "c": "UA", "d": None, "e": 2**60, "f": float("nan")}
+    client.predict([row, {}], [None, 12.0])
+    first, second = stand_in.asked[0].rows
+    kinds = {name: value.WhichOneof("kind") for name, value in first.features.items()}
+    assert kinds == {"a": "number", "b": "number", "c": "text", "e": "text", "f": "number"}
+    assert first.features["e"].text == str(2**60)
+    assert not first.HasField("time_s")
+    assert second.time_s == 12.0
+
+
+@pytest.mark.parametrize("value", [True, b"x", [1]])
+def test_a_value_of_no_known_type(client: StreamModelClient, value: object) -> None:
+    text = r"rows\[1\]: feature 'a' is .*, wanted a number or a string"
+    with pytest.raises(ServingError, match=text) as caught:
+        client.predict([{}, {"a": value}])
+    assert caught.value.status == "INVALID_ARGUMENT"
+
+
+def test_the_answer(client: StreamModelClient) -> None:
+    answer = client.predict([{}, {}])
+    assert answer.rows == (
+        Prediction(scores={"no": 0.25, "yes": 0.75}, label="yes", value=None),
+        Prediction(scores={}, label=None, value=0.0),
+    )
+    assert answer.version == Version(number=7, id="abc", epoch=2, variant="int8", prior_only=True)
+    assert (answer.model, answer.version_age_s, answer.log_age_s) == ("flights", 3.0, 0.5)
+
+
+def test_every_call_has_a_deadline(client: StreamModelClient, stand_in: StandIn) -> None:
+    client.predict([{}])
+    client.predict([{}], deadline_s=60.0)
+    default_s, own_s = stand_in.remaining_s
+    assert default_s is not None
+    assert own_s is not None
+    assert 0.0 < default_s <= 5.0 < own_s <= 60.0
+
+
+def test_errors_carry_status_and_text(client: StreamModelClient) -> None:
+    with pytest.raises(ServingError, match="not yet") as caught:
+        client.model()
+    assert caught.value.status == "UNAVAILABLE"
+
+
+def test_a_server_that_is_gone() -> None:
+    with StreamModelClient("127.0.0.1:1", deadline_s=5.0) as client:
+        with pytest.raises(ServingError) as caught:
+            client.predict([{}])
+    assert caught.value.status in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}
+
+
+def test_a_watch_that_is_left_ends_at_the_server(
+    client: StreamModelClient, stand_in: StandIn
+) -> None:
+    changes = client.watch()
+    assert next(changes).number == 7
+    changes.close()
+    assert stand_in.watch_ended.wait(20)
+
+
+def test_a_watch_with_a_deadline(client: StreamModelClient) -> None:
+    changes = client.watch(deadline_s=0.2)
+    assert next(changes).id == "abc"
+    with pytest.raises(ServingError) as caught:
+        next(changes)
+    assert caught.value.status == "DEADLINE_EXCEEDED"

@@ -1,0 +1,373 @@
+"""The newest version that works becomes live, and stays when something breaks."""
+
+import dataclasses
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from kafka import KafkaAdminClient
+
+from models.features import FeatureError
+from models.snapshot import pack, unpack
+from models.spec import ModelSpec
+from stream_app import live as under_test
+from stream_app.broker import EmbeddedBroker, free_port
+from stream_app.errors import ModelLogError
+from stream_app.live import LiveFollower, LiveModel, prepare
+from stream_app.modellog import Envelope
+from stream_app.registry import Registry
+from tests.stream_app.versions import (
+    NOW_S,
+    artefact,
+    envelope_of,
+    onnx,
+    spec_of,
+    until,
+    variant_of,
+    writing,
+)
+
+
+def prepared(spec: ModelSpec, score: float = 0.75, labels: int = 4) -> LiveModel:
+    data = artefact(spec, score, labels)
+    return prepare(data, envelope_of(spec, data))
+
+
+def score(model: LiveModel | None) -> float | None:
+    return None if model is None else round(float(model.predict([{}])[0, -1]), 4)
+
+
+@contextmanager
+def following(
+    bootstrap_servers: str, name: str, registry: Registry | None = None
+) -> Iterator[LiveFollower]:
+    follower = LiveFollower(bootstrap_servers, f"{name}.models", registry=registry)
+    follower.start()
+    try:
+        yield follower
+    finally:
+        follower.stop()
+
+
+def number(follower: LiveFollower) -> int:
+    return follower.live.envelope.number if follower.live else 0
+
+
+# One model ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("task", "k"), [("binary", 1), ("multiclass", 3), ("regression", 1)])
+def test_answers(task: str, k: int) -> None:
+    model = prepared(spec_of("m", task))
+    scores = model.predict([{"distance": 3.0, "carrier": "UA"}, {}])
+    assert scores.shape == (2, k)
+    assert scores.dtype == np.float32
+    assert model.variant == "fp32"
+
+
+@pytest.mark.parametrize(("task", "warm"), [("binary", 2), ("multiclass", 2), ("regression", 1)])
+def test_prior_only_until_two_classes_were_seen(task: str, warm: int) -> None:
+    known = [not prepared(spec_of("m", task), labels=n).prior_only for n in range(4)]
+    assert known == [n >= warm for n in range(4)]
+
+
+def test_rates_are_read_at_the_newest_label_unless_told() -> None:
+    model = prepared(spec_of("m"))
+    assert model.newest_s == NOW_S
+    seen: list[np.ndarray] = []
+
+    class Spy:
+        def run(self, numeric: np.ndarray, categories: np.ndarray) -> np.ndarray:
+            seen.append(numeric)
+            return np.zeros((len(numeric), 1), np.float32)
+
+    spied = dataclasses.replace(model, session=Spy())
+    spied.predict([{"carrier": "UA"}] * 3, [None, NOW_S, NOW_S + 86_400.0])
+    default, newest, tomorrow = seen[0][:, -1]
+    assert default == newest != tomorrow
+
+
+def test_without_rates_the_newest_clock_counts() -> None:
+    spec = spec_of("m")
+    features = msgspec.structs.replace(spec.features, rates=type(spec.features.rates)())
+    model = prepared(msgspec.structs.replace(spec, features=features))
+    assert model.newest_s == NOW_S - 60.0
+
+
+def test_a_whole_number_is_the_integer_category() -> None:
+    model = prepared(spec_of("m"))
+    rows = [{"flight": 12.0}, {"flight": 12}, {"flight": "12"}]
+    assert len({model.encoder.raw_of([model._typed(r)]).categories.tobytes() for r in rows}) == 1
+    with pytest.raises(FeatureError, match=r"'flight' is 12\.5, wanted a string or an integer"):
+        model.predict([{"flight": 12.5}])
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda a, t: a.pop("serving.onnx"), "KeyError"),
+        (lambda a, t: a.update({"serving.onnx": np.zeros(9, np.uint8)}), "wanted a loadable"),
+        (lambda a, t: a.update({"features.rates.w": np.zeros((9, 9))}), "ValueError"),
+        (lambda a, t: t.pop("spec"), "'spec'"),
+        (lambda a, t: t.update(spec="{}"), "SpecError"),
+    ],
+)
+def test_refuses_what_cannot_be_loaded(change: object, text: str) -> None:
+    data = artefact(spec_of("m"))
+    arrays, texts = unpack(data)
+    change(arrays, texts)
+    with pytest.raises(ModelLogError, match=f"version [0-9a-f]{{16}} .*{text}"):
+        prepare(pack(arrays, texts), envelope_of(spec_of("m"), data))
+
+
+def test_refuses_torn_bytes() -> None:
+    data = artefact(spec_of("m"))
+    with pytest.raises(ModelLogError, match="not a snapshot"):
+        prepare(data[:-9], envelope_of(spec_of("m"), data))
+
+
+def test_refuses_scores_that_are_none() -> None:
+    spec = spec_of("m", "regression")
+    with pytest.raises(ModelLogError, match=r"self-check gave \[\[nan\]\], wanted a finite number"):
+        prepared(spec, score=float("nan"))
+    arrays, texts = unpack(artefact(spec_of("m")))
+    arrays["serving.onnx"] = np.frombuffer(onnx(spec_of("m", "regression"), 7.0), np.uint8)
+    data = pack(arrays, texts)
+    with pytest.raises(ModelLogError, match=r"self-check gave \[\[7.0\]\], wanted probabilities"):
+        prepare(data, envelope_of(spec, data))
+
+
+def test_refuses_a_graph_of_another_shape() -> None:
+    arrays, texts = unpack(artefact(spec_of("m")))
+    arrays["serving.onnx"] = np.frombuffer(onnx(spec_of("m", "multiclass"), 0.5), np.uint8)
+    data = pack(arrays, texts)
+    with pytest.raises(ModelLogError, match="self-check failed"):
+        prepare(data, envelope_of(spec_of("m"), data))
+
+
+def test_variant() -> None:
+    model = prepared(spec_of("m"), 0.75)
+    graph = onnx(spec_of("m"), 0.8)
+    small = model.with_variant(variant_of(model.envelope, graph), graph)
+    assert (score(small), small.variant) == (0.8, "int8")
+    assert (score(model), model.variant) == (0.75, "fp32")
+    with pytest.raises(ModelLogError, match=r"variant int8 .* wanted a loadable graph"):
+        model.with_variant(variant_of(model.envelope, b"?"), b"?")
+    other = msgspec.structs.replace(model.envelope, id="f" * 16)
+    with pytest.raises(ModelLogError, match=r"variant int8 of version f{16}: given to version"):
+        model.with_variant(variant_of(other, graph), graph)
+
+
+# Following the log --------------------------------------------------------------------------------
+
+
+def test_only_the_newest_of_a_backlog_is_prepared(
+    bootstrap_servers: str, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def counted(data: bytes, envelope: Envelope) -> LiveModel:
+        seen.append(envelope.number)
+        return prepare(data, envelope)
+
+    monkeypatch.setattr(under_test, "prepare", counted)
+    with writing(bootstrap_servers, spec_of(app_name)) as writer:
+        for percent in range(10, 15):
+            writer.version(percent / 100)
+        with following(bootstrap_servers, app_name) as follower:
+            until(lambda: follower.live)
+            assert (number(follower), score(follower.live)) == (5, 0.14)
+            writer.version(0.2)
+            until(lambda: number(follower) == 6)
+    assert seen == [5, 6]
+
+
+def test_waits_for_topic_and_version(bootstrap_servers: str, app_name: str) -> None:
+    with following(bootstrap_servers, app_name) as follower:
+        until(lambda: "is not there" in follower.waiting_for)
+        assert follower.live is None
+        with writing(bootstrap_servers, spec_of(app_name)) as writer:
+            until(lambda: follower.waiting_for.startswith("the first version on topic"))
+            writer.version(0.3)
+            until(lambda: score(follower.live) == 0.3)
+            until(lambda: follower.waiting_for == "")
+
+
+def test_a_broken_version_is_refused(embedded: str, app_name: str) -> None:
+    with ExitStack() as stack:
+        writer = stack.enter_context(writing(embedded, spec_of(app_name)))
+        writer.version(0.3)
+        follower = stack.enter_context(following(embedded, app_name))
+        until(lambda: number(follower) == 1)
+        broken = writer.broken(0.4)
+        until(lambda: follower.refused == 1)
+        assert (number(follower), score(follower.live)) == (1, 0.3)
+        until(lambda: follower.waiting_for == f"version {broken.id}, refused so far")
+        writer.version(0.5)
+        until(lambda: number(follower) == 3)
+        assert (follower.refused, follower.waiting_for) == (1, "")
+
+
+def test_bytes_that_are_not_the_announced_ones_are_refused(embedded: str, app_name: str) -> None:
+    with (
+        writing(embedded, spec_of(app_name)) as writer,
+        following(embedded, app_name) as follower,
+    ):
+        writer.version(0.3, sha256="0" * 64)
+        until(lambda: follower.refused)
+        assert "sha256" in follower.waiting_for
+        assert follower.live is None
+
+
+def test_artefacts_by_reference(embedded: str, app_name: str, tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    data = artefact(spec_of(app_name), 0.6)
+    kept = registry.write("versions", ".safetensors", data)
+    with (
+        writing(embedded, spec_of(app_name)) as writer,
+        following(embedded, app_name, registry) as follower,
+    ):
+        writer.announce(data, inline=False, artefact=kept.path)
+        until(lambda: score(follower.live) == 0.6)
+
+
+def test_an_artefact_that_appears_later_is_taken(
+    embedded: str, app_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "PREPARE_AGAIN_S", 0.1)
+    monkeypatch.setattr(under_test, "CONTACT_EVERY_S", 0.1)
+    registry = Registry(str(tmp_path))
+    data = artefact(spec_of(app_name), 0.6)
+    with (
+        writing(embedded, spec_of(app_name)) as writer,
+        following(embedded, app_name, registry) as follower,
+    ):
+        writer.announce(data, inline=False)
+        until(lambda: follower.refused)
+        registry.write("versions", ".safetensors", data)
+        until(lambda: score(follower.live) == 0.6)
+        assert follower.refused == 1
+
+
+def test_a_start_at_a_broken_head_takes_the_one_before(
+    embedded: str, app_name: str, tmp_path: Path
+) -> None:
+    registry = Registry(str(tmp_path))
+    sound = artefact(spec_of(app_name), 0.6)
+    registry.write("versions", ".safetensors", sound)
+    with writing(embedded, spec_of(app_name)) as writer:
+        writer.announce(sound)
+        writer.broken(0.7)
+        with following(embedded, app_name, registry) as follower:
+            until(lambda: number(follower) == 1)
+        writer.broken(0.8)  # the next test: of another epoch nothing may be taken
+        assert writer.client.head is not None
+        writer.announce(b"broken too", epoch=writer.client.head.epoch + 1)
+        with following(embedded, app_name, registry) as follower:
+            until(lambda: follower.refused)
+            assert follower.live is None
+
+
+def test_variants_come_and_go(embedded: str, app_name: str) -> None:
+    with (
+        writing(embedded, spec_of(app_name)) as writer,
+        following(embedded, app_name) as follower,
+    ):
+        first = writer.version(0.3)
+        until(lambda: score(follower.live) == 0.3)
+        graph = onnx(writer.spec, 0.31)
+        small = variant_of(first, graph)
+        writer.client.append(small)
+        until(lambda: score(follower.live) == 0.31)
+        assert follower.live is not None
+        assert follower.live.variant == "int8"
+        assert follower.live.variants == (msgspec.structs.replace(small, inline=None),)
+        writer.client.append(variant_of(first, graph, served=False))
+        until(lambda: score(follower.live) == 0.3)
+        writer.client.append(msgspec.structs.replace(small, sha256="0" * 64))
+        until(lambda: follower.refused == 1)
+        assert score(follower.live) == 0.3
+        writer.client.append(small)
+        until(lambda: score(follower.live) == 0.31)
+        writer.version(0.4)
+        until(lambda: score(follower.live) == 0.4)
+        assert follower.live.variant == "fp32"
+
+
+def test_a_variant_is_found_at_start(embedded: str, app_name: str) -> None:
+    with writing(embedded, spec_of(app_name)) as writer:
+        writer.client.append(variant_of(writer.version(0.3), onnx(writer.spec, 0.31)))
+        with following(embedded, app_name) as follower:
+            until(lambda: follower.live)
+            assert score(follower.live) == 0.31
+
+
+def test_the_broker_goes_and_comes_back(app_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "CONTACT_EVERY_S", 0.1)
+    monkeypatch.setattr(under_test, "RETRY_S", 0.05)
+    port = free_port()
+    with EmbeddedBroker(port) as broker:
+        servers = broker.bootstrap_servers
+        with writing(servers, spec_of(app_name)) as writer:
+            writer.version(0.2)
+            writer.version(0.3)
+        with following(servers, app_name) as follower:
+            until(lambda: number(follower) == 2)
+            os.kill(broker.pid, signal.SIGKILL)  # a polite end waits 5 s for open connections
+            broker.stop()
+            until(lambda: "wanted a connection" in follower.waiting_for)
+            age_s = follower.log_age_s(time.monotonic())
+            until(lambda: follower.log_age_s(time.monotonic()) > age_s + 0.3)
+            assert score(follower.live) == 0.3
+            broker.start()  # empty: it held everything in memory
+            with writing(servers, spec_of(app_name)) as writer:
+                writer.version(0.4)
+                until(lambda: "the topic was recreated" in follower.waiting_for)
+                assert (number(follower), score(follower.live)) == (2, 0.3)
+                assert follower.log_age_s(time.monotonic()) < 5.0
+                writer.version(0.5)
+                writer.version(0.6)
+                until(lambda: (number(follower), score(follower.live)) == (3, 0.6))
+
+
+def test_a_topic_made_anew_under_its_name(
+    embedded: str, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "CONTACT_EVERY_S", 0.05)
+    with writing(embedded, spec_of(app_name)) as writer:
+        writer.version(0.3)
+    with following(embedded, app_name) as follower:
+        until(lambda: number(follower) == 1)
+        with KafkaAdminClient(bootstrap_servers=embedded) as admin:
+            admin.delete_topics([f"{app_name}.models"])
+        until(lambda: follower.waiting_for)
+        assert score(follower.live) == 0.3
+        with writing(embedded, spec_of(app_name)) as writer:
+            writer.version(0.4)
+            until(lambda: "the topic was recreated" in follower.waiting_for)
+            writer.version(0.5)
+            until(lambda: (number(follower), score(follower.live)) == (2, 0.5))
+
+
+def test_a_silent_broker_is_noticed(app_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CONTACT_EVERY_S", "RETRY_S"):
+        monkeypatch.setattr(under_test, name, 0.05)
+    monkeypatch.setattr(under_test, "ANSWER_S", 0.2)
+    with EmbeddedBroker() as broker:
+        with writing(broker.bootstrap_servers, spec_of(app_name)) as writer:
+            writer.version(0.2)
+            with following(broker.bootstrap_servers, app_name) as follower:
+                until(lambda: number(follower) == 1)
+                os.kill(broker.pid, signal.SIGSTOP)
+                until(lambda: "wanted an answer" in follower.waiting_for)
+                assert score(follower.live) == 0.2
+                os.kill(broker.pid, signal.SIGCONT)
+                writer.version(0.3)
+                until(lambda: score(follower.live) == 0.3)
+        os.kill(broker.pid, signal.SIGKILL)

@@ -1,0 +1,390 @@
+"""A server answers from the first version on, through swaps, breakages and its own end."""
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from stream_app.broker import EmbeddedBroker, die_with_parent
+from stream_app.client import StreamModelClient
+from stream_app.errors import ServingError, SettingsError
+from stream_app.events import Topics
+from stream_app.serve import SERVICE, Limits, serve
+from tests.stream_app.versions import (
+    NOW_S,
+    Writer,
+    artefact,
+    onnx,
+    spec_of,
+    until,
+    variant_of,
+    writing,
+)
+
+QUICK = Limits(notice_s=0.0, grace_s=1.0)
+HEALTH = health_pb2.HealthCheckResponse.ServingStatus
+RUN = """
+import sys
+from stream_app.events import Topics
+from stream_app.serve import run
+run(
+    bootstrap_servers=sys.argv[1],
+    topics=Topics.of(sys.argv[2]),
+    registry_url=None,
+    listen="127.0.0.1:0",
+)
+"""
+
+
+@contextmanager
+def serving(
+    bootstrap_servers: str, name: str, *, limits: Limits = QUICK, reflect: bool = False
+) -> Iterator[StreamModelClient]:
+    """A server in a thread, and a client of it."""
+    ports: list[int] = []
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def main() -> None:
+        event = asyncio.Event()
+        stop.append((asyncio.get_running_loop(), event))
+        await serve(
+            bootstrap_servers=bootstrap_servers,
+            topics=Topics.of(name),
+            registry_url=None,
+            listen="127.0.0.1:0",
+            ready=ports.append,
+            stop=event,
+            reflect=reflect,
+            limits=limits,
+        )
+
+    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread.start()
+    try:
+        until(lambda: ports)
+        with StreamModelClient(f"127.0.0.1:{ports[0]}", deadline_s=20.0) as client:
+            client.port = ports[0]
+            yield client
+    finally:
+        loop, event = stop[0]
+        loop.call_soon_threadsafe(event.set)
+        thread.join()
+
+
+@pytest.fixture
+def writer(embedded: str, app_name: str) -> Iterator[Writer]:
+    with writing(embedded, spec_of(app_name)) as made:
+        yield made
+
+
+@pytest.fixture
+def client(embedded: str, app_name: str) -> Iterator[StreamModelClient]:
+    with serving(embedded, app_name) as made:
+        yield made
+
+
+def number(client: StreamModelClient) -> int:
+    """Of the live version; 0 before the first."""
+    try:
+        return client.model().version.number
+    except ServingError:
+        return 0
+
+
+def score(client: StreamModelClient) -> float:
+    return round(client.predict([{}]).rows[0].scores["late"], 4)
+
+
+def health(port: int, service: str) -> int:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        request = health_pb2.HealthCheckRequest(service=service)
+        return int(stub.Check(request, timeout=20).status)
+
+
+# Answers ------------------------------------------------------------------------------------------
+
+
+def test_not_serving_before_the_first_version(bootstrap_servers: str, app_name: str) -> None:
+    with ExitStack() as stack:
+        client = stack.enter_context(serving(bootstrap_servers, app_name))
+        for ask in (client.model, lambda: client.predict([{}])):
+            with pytest.raises(ServingError, match="no version of the model is live yet") as caught:
+                ask()
+            assert caught.value.status == "UNAVAILABLE"
+        assert {health(client.port, s) for s in ("", SERVICE)} == {HEALTH.NOT_SERVING}
+        writer = stack.enter_context(writing(bootstrap_servers, spec_of(app_name)))
+        writer.version(0.75)
+        until(lambda: health(client.port, SERVICE) == HEALTH.SERVING)
+        assert health(client.port, "") == HEALTH.SERVING
+        assert score(client) == 0.75
+
+
+def test_an_answer(writer: Writer, client: StreamModelClient) -> None:
+    envelope = writer.version(0.75)
+    until(lambda: number(client) == 1)
+    answer = client.predict([{"distance": 1.0, "carrier": "UA"}, {"flight": 12}], [NOW_S, None])
+    assert answer.model == writer.spec.name
+    assert (answer.version.number, answer.version.id) == (1, envelope.id)
+    assert (answer.version.variant, answer.version.prior_only) == ("fp32", False)
+    assert 5.0 <= answer.version_age_s < 60.0
+    assert 0.0 <= answer.log_age_s < 10.0
+    for row in answer.rows:
+        assert row.scores == pytest.approx({"on time": 0.25, "late": 0.75})
+        assert (row.label, row.value) == ("late", None)
+
+
+@pytest.mark.parametrize("task", ["multiclass", "regression"])
+def test_other_tasks(embedded: str, app_name: str, task: str) -> None:
+    with (
+        writing(embedded, spec_of(app_name, task)) as writer,
+        serving(embedded, app_name) as client,
+    ):
+        writer.version(0.75)
+        until(lambda: number(client) == 1)
+        row = client.predict([{}]).rows[0]
+        if task == "regression":
+            assert (row.scores, row.label, row.value) == ({}, None, 0.75)
+            assert client.model().classes == ()
+        else:
+            assert row.scores == pytest.approx({"a": 0.2, "b": 0.2, "c": 0.6})
+            assert (row.label, row.value) == ("c", None)
+
+
+def test_the_model(writer: Writer, client: StreamModelClient) -> None:
+    envelope = writer.version(0.75)
+    small = variant_of(envelope, onnx(writer.spec, 0.76))
+    writer.client.append(small)
+    until(lambda: number(client) == 1 and client.model().version.variant == "int8")
+    model = client.model()
+    assert (model.task, model.label_name, model.classes) == ("binary", "delay", ("on time", "late"))
+    assert model.features == {
+        "distance": "numeric",
+        "hour": "numeric",
+        "carrier": "categorical",
+        "flight": "categorical",
+    }
+    assert (model.offsets, model.labels, model.metrics) == ({0: 40}, 4, {"log_loss": 0.25})
+    assert model.hyper == {"learning_rate": 0.01, "half_life_events": 1000.0}
+    assert model.variants[0]["size_bytes"] == small.size_bytes
+    assert model.variants[0]["latency_us"] == 10.0
+    assert model.variants[0]["served"] is True
+    assert score(client) == 0.76
+
+
+def test_prior_only(writer: Writer, client: StreamModelClient) -> None:
+    writer.announce(artefact(writer.spec, 0.5, labels=1))
+    until(lambda: number(client) == 1)
+    assert client.predict([{}]).version.prior_only
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"distence": 1}, r"no feature 'distence'; did you mean 'distance'\?"),
+        ({"x": 1}, "no feature 'x'; it has distance, hour, carrier, flight"),
+        ({"distance": "far"}, "'distance' is 'far', wanted a number"),
+        ({"distance": float("inf")}, "'distance' is inf, wanted a finite number"),
+        ({"carrier": 1.5}, "'carrier' is 1.5, wanted a string or an integer"),
+        ({"carrier": float("inf")}, "'carrier' is inf, wanted a string or an integer"),
+    ],
+)
+def test_wrong_rows(
+    writer: Writer, client: StreamModelClient, row: dict[str, object], text: str
+) -> None:
+    writer.version(0.5)
+    until(lambda: number(client) == 1)
+    with pytest.raises(ServingError, match=rf"rows\[70\]: .*{text}") as caught:
+        client.predict([*[{}] * 70, row])
+    assert caught.value.status == "INVALID_ARGUMENT"
+
+
+def test_wrong_requests(writer: Writer, client: StreamModelClient) -> None:
+    writer.version(0.5)
+    until(lambda: number(client) == 1)
+    assert len(client.predict([{}] * 4096).rows) == 4096
+    for rows, times_s, text in (
+        ([], [], "rows is empty, wanted at least one row"),
+        ([{}] * 4097, None, "rows has 4097 rows, wanted at most 4096"),
+        ([{}] * 2, [0.0, float("nan")], r"rows\[1\]: time_s is nan, wanted seconds"),
+    ):
+        with pytest.raises(ServingError, match=text) as caught:
+            client.predict(rows, times_s)
+        assert caught.value.status == "INVALID_ARGUMENT"
+    with pytest.raises(ServingError) as caught:
+        client.predict([{"carrier": "x" * (5 << 20)}])
+    assert caught.value.status == "RESOURCE_EXHAUSTED"
+
+
+def test_reflection_only_if_asked(embedded: str, app_name: str) -> None:
+    request = reflection_pb2.ServerReflectionRequest(list_services="")
+    for reflect in (True, False):
+        with (
+            serving(embedded, app_name, reflect=reflect) as client,
+            grpc.insecure_channel(f"127.0.0.1:{client.port}") as channel,
+        ):
+            stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+            answers = stub.ServerReflectionInfo(iter([request]), timeout=20)
+            if reflect:
+                services = next(answers).list_services_response.service
+                assert SERVICE in {s.name for s in services}
+            else:
+                with pytest.raises(grpc.RpcError):
+                    next(answers)
+
+
+def test_a_taken_port_is_refused(embedded: str, app_name: str, client: StreamModelClient) -> None:
+    listen = f"127.0.0.1:{client.port}"
+    second = serve(
+        bootstrap_servers=embedded, topics=Topics.of(app_name), registry_url=None, listen=listen
+    )
+    with pytest.raises(SettingsError, match=f"listen is '{listen}', wanted a free host:port"):
+        asyncio.run(second)
+
+
+# Swaps --------------------------------------------------------------------------------------------
+
+
+def test_swaps_under_load(writer: Writer, client: StreamModelClient) -> None:
+    """No call fails, none mixes two versions, nobody sees them go backwards."""
+    writer.version(0.01)
+    until(lambda: number(client) == 1)
+    done = threading.Event()
+
+    def hammer(rows: int) -> list[int]:
+        seen = []
+        while not done.is_set():
+            answer = client.predict([{"carrier": "UA"}] * rows)
+            scores = {round(r.scores["late"], 4) for r in answer.rows}
+            assert scores == {answer.version.number / 100}
+            seen.append(answer.version.number)
+        return seen
+
+    with ThreadPoolExecutor(4) as pool:
+        hammering = [pool.submit(hammer, rows) for rows in (1, 1, 3, 500)]
+        try:
+            for n in range(2, 22):
+                writer.version(n / 100)
+                time.sleep(0.02)
+            until(lambda: number(client) == 21)
+        finally:
+            done.set()
+        histories = [h.result() for h in hammering]
+    assert all(h == sorted(h) for h in histories)
+    assert len({n for h in histories for n in h}) > 5
+
+
+def test_a_broken_version_changes_nothing(writer: Writer, client: StreamModelClient) -> None:
+    writer.version(0.3)
+    until(lambda: number(client) == 1)
+    writer.broken(0.4)
+    assert (number(client), score(client)) == (1, 0.3)
+    writer.version(0.5)
+    until(lambda: number(client) == 3)
+    assert score(client) == 0.5
+
+
+def test_watch(writer: Writer, embedded: str, app_name: str) -> None:
+    limits = Limits(notice_s=0.0, grace_s=20.0, watchers=1)
+    with serving(embedded, app_name, limits=limits) as client:
+        changes = client.watch()
+        first = writer.version(0.3)  # watched from before it
+        seen = next(changes)
+        assert (seen.number, seen.id, seen.variant) == (1, first.id, "fp32")
+        with pytest.raises(ServingError, match="1 streams watch already") as caught:
+            next(client.watch())
+        assert caught.value.status == "RESOURCE_EXHAUSTED"
+        writer.client.append(variant_of(first, onnx(writer.spec, 0.31)))
+        seen = next(changes)
+        assert (seen.number, seen.variant) == (1, "int8")
+        second = writer.version(0.4)
+        assert next(changes).id == second.id
+        changes.close()
+        until(lambda: next(client.watch()).id == second.id)
+        ending = client.watch()
+        until(lambda: next(ending).id == second.id)
+        with ThreadPoolExecutor(1) as pool:
+            left = pool.submit(list, ending)
+            started_s = time.monotonic()
+            time.sleep(0.05)
+    # The stream ended by itself: the server did not wait out its grace.
+    assert time.monotonic() - started_s < 10.0
+    assert left.result() == []
+
+
+def test_without_a_broker_it_answers_on(app_name: str) -> None:
+    with EmbeddedBroker() as broker:
+        with writing(broker.bootstrap_servers, spec_of(app_name)) as writer:
+            writer.version(0.3)
+        with serving(broker.bootstrap_servers, app_name) as client:
+            until(lambda: number(client) == 1)
+            os.kill(broker.pid, signal.SIGKILL)
+            until(lambda: client.predict([{}]).log_age_s > 1.5)
+            assert score(client) == 0.3
+            assert health(client.port, SERVICE) == HEALTH.SERVING
+
+
+# The process --------------------------------------------------------------------------------------
+
+
+@contextmanager
+def process(bootstrap_servers: str, name: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A server of its own, and its port."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", RUN, bootstrap_servers, name],
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=die_with_parent,
+    )
+    with started:
+        try:
+            assert started.stdout is not None
+            line = started.stdout.readline()
+            said = re.fullmatch(r"serving on 127\.0\.0\.1:(\d+)\n", line)
+            assert said, line
+            yield started, int(said[1])
+        finally:
+            started.kill()
+
+
+@pytest.mark.parametrize("which", [signal.SIGTERM, signal.SIGINT])
+def test_drain(writer: Writer, embedded: str, app_name: str, which: signal.Signals) -> None:
+    """Health goes first; calls go on meanwhile; then the process ends well, having said one line."""
+    writer.version(0.3)
+    with (
+        process(embedded, app_name) as (started, port),
+        StreamModelClient(f"127.0.0.1:{port}", deadline_s=20.0) as client,
+        grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+    ):
+        until(lambda: number(client) == 1)
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=SERVICE), timeout=30)
+        assert next(watch).status == HEALTH.SERVING
+        started.send_signal(which)
+        assert next(watch).status == HEALTH.NOT_SERVING
+        assert score(client) == 0.3  # within the notice
+        watch.cancel()
+        assert started.wait(20) == 0
+        assert started.stdout is not None
+        assert started.stdout.read() == ""
+
+
+def test_a_server_needs_neither_torch_nor_faust() -> None:
+    code = (
+        "import sys, stream_app.serve, stream_app.client;"
+        "print(sorted({'torch', 'faust', 'river', 'onnx'} & sys.modules.keys()))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "[]"
