@@ -61,9 +61,7 @@ class TorchNetwork:
         self._numeric = len(learned.spec.features.numeric)
         self._task = learned.spec.task
 
-    def run(
-        self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None
-    ) -> NDArray[np.float32]:
+    def run(self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None) -> NDArray[np.float32]:
         assert categories is not None
         with torch.inference_mode():
             raw = torch.from_numpy(numeric)
@@ -103,7 +101,7 @@ def learn(spec: ModelSpec, flights: list[Flight]) -> Learned:
 
 
 def by_onnxruntime(model: bytes, numeric: NDArray[Any], categories: NDArray[Any]) -> bytes:
-    """quantize_static as its documentation advises for x86: QDQ, uint8 activations, int8 weights."""
+    """quantize_static as it advises for x86: QDQ, uint8 activations, int8 weights."""
 
     class Once(quantization.CalibrationDataReader):  # type: ignore[misc]
         feeds = iter([{"numeric": numeric, "categories": categories}])
@@ -141,9 +139,7 @@ def measure(learned: Learned, rounds: int) -> dict[str, Any]:
     known = learned.examples.part(slice(CALIBRATION))
     unseen = learned.examples.part(slice(CALIBRATION, None))
     rows = (known.numeric, known.categories)
-    fp32, export_ms = timed_ms(
-        lambda: to_onnx(learned.spec, learned.theta, learned.mean, learned.std)
-    )
+    fp32, export_ms = timed_ms(lambda: to_onnx(learned.spec, learned.theta, learned.mean, learned.std))
     int8, int8_ms = timed_ms(lambda: to_int8(fp32, *rows))
     qdq, qdq_ms = timed_ms(lambda: by_onnxruntime(fp32, *rows), 3)
     _, session_ms = timed_ms(lambda: Session(fp32))
@@ -151,15 +147,12 @@ def measure(learned: Learned, rounds: int) -> dict[str, Any]:
     graphs = {"fp32": fp32, "int8": int8, "qdq": qdq}
     runs = {name: Session(graph) for name, graph in graphs.items()}
     loss = {
-        name: mean_loss("binary", r.run(unseen.numeric, unseen.categories), unseen.target)
-        for name, r in runs.items()
+        name: mean_loss("binary", r.run(unseen.numeric, unseen.categories), unseen.target) for name, r in runs.items()
     }
     latency_us = {}
     for batch in BATCHES:
         some = unseen.part(slice(batch))
-        found = time_per_call_us(
-            {**runs, "torch": TorchNetwork(learned)}, some.numeric, some.categories, rounds=rounds
-        )
+        found = time_per_call_us({**runs, "torch": TorchNetwork(learned)}, some.numeric, some.categories, rounds=rounds)
         latency_us[batch] = {name: round(us, 1) for name, us in found.items()}
     return {
         "hidden": learned.spec.learner.hidden,

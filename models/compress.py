@@ -49,9 +49,7 @@ class Compressed(msgspec.Struct, frozen=True, kw_only=True):
         return self.loss_delta <= budget
 
 
-def compress(
-    spec: ModelSpec, onnx: bytes, examples: Examples, *, batch: int = 1, rounds: int = ROUNDS
-) -> Compressed:
+def compress(spec: ModelSpec, onnx: bytes, examples: Examples, *, batch: int = 1, rounds: int = ROUNDS) -> Compressed:
     """Quantise a graph to int8 on the first half of the rows, measure it on the second.
 
     Args:
@@ -64,9 +62,7 @@ def compress(
     """
     count = len(examples.target)
     if count < 2:
-        raise ValueError(
-            f"{count} labelled rows, wanted at least 2: some to calibrate, some to measure"
-        )
+        raise ValueError(f"{count} labelled rows, wanted at least 2: some to calibrate, some to measure")
     half = count // 2
     known, unseen = examples.part(slice(half)), examples.part(slice(half, None))
     data = to_int8(onnx, known.numeric, known.categories)

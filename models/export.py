@@ -7,8 +7,8 @@
     scores = squash(W_L relu(... relu(W_0 x + b_0)) + b_L)               (B, K)
 
 All embeddings are cut into pieces of G numbers, G the largest that divides every dim, and lie in
-one table, piece after piece: categories -> column and first row of each piece -> one Gather, however
-many features there are. A graph this small costs by the node, not by the multiplication.
+one table, piece after piece: categories -> column and first row of each piece -> one Gather for
+all features. A graph this small costs by the node, not by the multiplication.
 """
 
 from functools import lru_cache
@@ -131,9 +131,7 @@ def _skeleton(plan: Plan) -> onnx.ModelProto:
         [numpy_helper.from_array(a, n) for n, a in (fixed | embedding_fixed).items()],
     )
     opsets = [helper.make_opsetid("", OPSET)]
-    return helper.make_model(
-        graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="stream-app"
-    )
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="stream-app")
 
 
 def _inputs(plan: Plan) -> list[onnx.ValueInfoProto]:

@@ -39,9 +39,7 @@ def mean_loss(task: Task, scores: NDArray[np.floating], target: NDArray[np.gener
         ValueError: no rows, or not as many scores as targets.
     """
     if len(target) == 0 or len(scores) != len(target):
-        raise ValueError(
-            f"{len(scores)} rows of scores, {len(target)} targets; wanted equally many, at least 1"
-        )
+        raise ValueError(f"{len(scores)} rows of scores, {len(target)} targets; wanted equally many, at least 1")
     wide = scores.astype(np.float64)  # (B, K)
     if task == "regression":
         return float(np.mean((wide[:, 0] - target.astype(np.float64)) ** 2))

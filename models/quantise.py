@@ -14,8 +14,9 @@ every row of V uses all of int8. relu(x / r) = relu(x) / r lets ranges pass (Nag
 
 Static (nothing is measured while serving) and integers throughout: uint8 embedding tables and one
 com.microsoft QGemm per layer, whose saturation at 0 is the Relu; rounding z saturates, which is the
-clip. So the graph has no more nodes than the fp32 one, which decides at batch 1. onnxruntime's own
-quantize_static reaches the same kernels with more nodes and bytes; bench/quantise.py compares.
+clip. So the graph has no more nodes than the fp32 one, which decides at batch 1 (but onnxruntime
+joins the fp32 one's last Sigmoid to its Gemm). Its own quantize_static reaches the same kernels with
+more nodes and bytes; bench/quantise.py compares.
 """
 
 from typing import Any, NamedTuple
@@ -54,9 +55,7 @@ class Layer(NamedTuple):
     """v"""
 
 
-def to_int8(
-    model: bytes, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None
-) -> bytes:
+def to_int8(model: bytes, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None) -> bytes:
     """The same network with int8 weights and integer kernels; same inputs, same output.
 
     Args:
@@ -98,7 +97,7 @@ def _in_ranges(floats: Arrays, x: Floats) -> Floats:
     """r_j of the first layer, (W,).
 
     Dense columns may reach 1 even if they did not on the calibration rows, and never pass CLIP;
-    indicators reach exactly 1, which is made one of their levels; embeddings what their tables do.
+    indicators are 0 or 1, both levels of the range 1; embeddings reach what their tables do.
     """
     dense = len(floats["mean"])
     embedded = _embedded_reach(floats)
@@ -108,9 +107,10 @@ def _in_ranges(floats: Arrays, x: Floats) -> Floats:
     weights = np.abs(floats["layer0.weight"].astype(np.float64)).max(axis=0)  # (W,)
     weights = np.maximum(weights, max(float(weights.max()) / 1000, 1e-9))
     ranges: Floats = np.sqrt(reach / weights)
-    ranges *= (reach / ranges).max()
-    flags = slice(dense, x.shape[1] - len(embedded))
-    ranges[flags] = IN_LEVELS / np.clip(np.rint(IN_LEVELS / ranges[flags]), 1, IN_LEVELS)
+    flags = np.zeros(len(ranges), bool)
+    flags[dense : len(ranges) - len(embedded)] = True
+    ranges *= (reach / ranges)[~flags].max()
+    ranges[flags] = 1.0
     return ranges
 
 
@@ -135,7 +135,7 @@ def _preprocessing(floats: Arrays, ranges: Floats) -> Arrays:
     made: Arrays = {
         "in.scale": np.array(1 / IN_LEVELS, np.float32),
         "in.zero": np.array(IN_ZERO, np.uint8),
-        "in.one": (IN_ZERO + np.rint(IN_LEVELS / ranges[dense:first])).astype(np.uint8),
+        "in.one": np.array(IN_ZERO + IN_LEVELS, np.uint8),
         "out.scale": np.array(1 / HIDDEN_LEVELS, np.float32),
         "zero.uint8": np.array(0, np.uint8),
         "zero.int8": np.array(0, np.int8),

@@ -21,9 +21,7 @@ _ERRORS_ONLY = 3
 class Runs(Protocol):
     """What can be timed."""
 
-    def run(
-        self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None
-    ) -> NDArray[np.float32]: ...
+    def run(self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None) -> NDArray[np.float32]: ...
 
 
 class Session:
@@ -45,15 +43,11 @@ class Session:
         options.enable_mem_pattern = False
         options.log_severity_level = _ERRORS_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session: Any = onnxruntime.InferenceSession(
-            onnx, options, providers=["CPUExecutionProvider"]
-        )
+        self._session: Any = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
         self._columns = {i.name: int(i.shape[1]) for i in self._session.get_inputs()}
         self._outputs = [self._session.get_outputs()[0].name]
 
-    def run(
-        self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float32]:
+    def run(self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
         """Scores of B rows.
 
         Args:

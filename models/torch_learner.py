@@ -102,6 +102,11 @@ class TorchLearner:
     def set_reference(self, theta: Floats | None) -> None:
         self._reference = None if theta is None else torch.from_numpy(theta.copy())
 
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """From the next step on; what the optimiser remembers stays."""
+        self.learning_rate = learning_rate
+        self._optimiser.param_groups[0]["lr"] = learning_rate
+
     def parameters(self) -> Floats:
         theta: Floats = self._theta.detach().numpy().copy()
         return theta

@@ -2,11 +2,16 @@
 
 import argparse
 import logging
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from models.spec import ModelSpec, SpecError, read_spec
 from stream_app.errors import StreamAppError
+from stream_app.events import Topics
 
 Command = Callable[[argparse.Namespace, ModelSpec], int]
 
@@ -97,7 +102,7 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument("--reflection", action="store_true", help="let clients list the services")
     sub.add_argument(
-        "--drain-s", type=float, default=10.0, metavar="S", help="on SIGTERM, finish calls within S seconds"
+        "--drain-s", type=float, default=5.0, metavar="S", help="on SIGTERM, finish calls within S seconds"
     )
 
 
@@ -154,27 +159,66 @@ def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
 
 def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import tune
+    from stream_app.decisions import DecisionWriter
+    from stream_app.logclient import LogClient
+    from stream_app.registry import Registry
+    from stream_app.replay import Reader
+    from stream_app.topics import topic_ids
 
-    return tune.run(spec, bootstrap_servers=args.bootstrap_servers, registry=args.registry)
+    topics, brokers, stop = Topics.of(spec.name), args.bootstrap_servers, _stop_on_signals()
+    tuner = tune.Tuner(
+        spec,
+        models=LogClient(brokers, topics.models),
+        registry=Registry(args.registry),
+        reader=Reader(brokers),
+        decisions=DecisionWriter(brokers, topics.decisions),
+        topic_ids=topic_ids(brokers, (topics.events, topics.predictions)),
+        stop=stop,
+    )
+    tune.run(tuner, stop)
+    return 0
 
 
 def _compressor(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import compress
+    from stream_app.decisions import DecisionWriter
+    from stream_app.logclient import LogClient
+    from stream_app.registry import Registry
+    from stream_app.replay import Reader, recent_examples
 
-    return compress.run(spec, bootstrap_servers=args.bootstrap_servers, registry=args.registry)
+    topics, brokers, reader = Topics.of(spec.name), args.bootstrap_servers, Reader(args.bootstrap_servers)
+    compressor = compress.Compressor(
+        spec,
+        LogClient(brokers, topics.models),
+        Registry(args.registry),
+        partial(recent_examples, spec, reader, topics, rows=spec.compression.calibration_rows),
+        DecisionWriter(brokers, topics.decisions).write,
+        time.time,
+    )
+    compress.run(compressor, _stop_on_signals(), every_s=spec.compression.every_s)
+    return 0
+
+
+def _stop_on_signals() -> threading.Event:
+    """Set at SIGTERM and Ctrl-C."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
 
 def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import serve
 
-    return serve.run(
-        spec.name,
+    serve.run(
         bootstrap_servers=args.bootstrap_servers,
-        registry=args.registry,
+        topics=Topics.of(spec.name),
+        registry_url=args.registry,
         listen=args.listen,
-        reflection=args.reflection,
-        drain_s=args.drain_s,
+        reflect=args.reflection,
+        limits=serve.Limits(grace_s=args.drain_s),
     )
+    return 0
 
 
 def _monitor(args: argparse.Namespace, spec: ModelSpec) -> int:

@@ -90,6 +90,7 @@ class StreamModelClient:
 
     def __init__(self, target: str, *, deadline_s: float = DEADLINE_S) -> None:
         options = (("grpc.max_receive_message_length", _ANSWER_BYTES),)
+        self.target = target
         self._channel = grpc.insecure_channel(target, options=options)
         self._stub = pb_grpc.StreamModelStub(self._channel)
         self._deadline_s = deadline_s
@@ -124,9 +125,7 @@ class StreamModelClient:
             ServingError: no version is live, or the server is gone.
         """
         with _serving_errors():
-            answer = self._stub.GetModel(
-                pb.GetModelRequest(), timeout=deadline_s or self._deadline_s
-            )
+            answer = self._stub.GetModel(pb.GetModelRequest(), timeout=deadline_s or self._deadline_s)
         return _model(answer)
 
     def watch(self, *, deadline_s: float | None = None) -> Iterator[Version]:

@@ -55,7 +55,7 @@ class Consumer(driver.Consumer):
 
     def _chunk(self, tp: TP, records: Records) -> ConsumerMessage:
         message = self._to_message(tp, records[-1])
-        message.value = records
+        message.value = records  # type: ignore[assignment]  # a list is what this transport is for
         return message
 
     async def perform_seek(self) -> None:

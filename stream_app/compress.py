@@ -140,8 +140,7 @@ class Compressor:
         while self._log.position() <= at:
             if self._clock() > deadline_s:
                 raise ModelLogError(
-                    f"variant at offset {at} was not read back in {_READ_BACK_S:g} s, "
-                    f"got to {self._log.position()}"
+                    f"variant at offset {at} was not read back in {_READ_BACK_S:g} s, got to {self._log.position()}"
                 )
             changes += self._log.poll(0.1)
         return any(change.at == at for change in changes)

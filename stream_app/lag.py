@@ -125,9 +125,7 @@ def _check_same(bootstrap_servers: str, topic: str, head: Envelope) -> None:
         )
 
 
-def _check_offsets(
-    topic: str, head: Envelope, begins: dict[int, int], ends: dict[int, int]
-) -> None:
+def _check_offsets(topic: str, head: Envelope, begins: dict[int, int], ends: dict[int, int]) -> None:
     if head.offsets.keys() != ends.keys():
         raise TopicError(
             f"topic {topic!r}: has partitions {sorted(ends)}, wanted {sorted(head.offsets)} as "
@@ -195,9 +193,8 @@ def as_dict(found: Lag, now_s: float) -> dict[str, Any]:
 def as_table(found: Lag, now_s: float) -> RenderableType:
     """What people see."""
     table = Table("partition", "end", "model", "committed", "lag", show_footer=True)
-    for column, footer in zip(table.columns, ("all", "", "", "", found.lag_events), strict=True):
-        column.justify = "right"
-        column.footer = f"{footer:,}" if isinstance(footer, int) else footer
+    for column, footer in zip(table.columns, ("all", "", "", "", f"{found.lag_events:,}"), strict=True):
+        column.justify, column.footer = "right", footer
     for p in found.partitions:
         committed = "-" if p.committed_offset is None else f"{p.committed_offset:,}"
         offsets = (f"{p.end_offset:,}", f"{p.model_offset:,}", committed, f"{p.lag_events:,}")

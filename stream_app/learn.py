@@ -92,7 +92,7 @@ class Core:
         self.spec = spec
         self.learner = learner
         self.encoder = FeatureEncoder(spec)
-        self.score = Prequential(spec.task, spec.label.classes)
+        self.score = Prequential(spec.task, len(spec.label.classes))
         self.drift = DriftWatch()
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -322,4 +322,5 @@ def _errors(task: str, said: Floats, target: Floats) -> list[float]:
         wrong = said.argmax(axis=1) != target.astype(np.intp)
     else:
         wrong = np.abs(said[:, 0] - target)
+        wrong = wrong / (1.0 + wrong)  # bounded: heavy tails would raise false alarms
     return [float(e) for e in wrong]

@@ -117,9 +117,7 @@ def prepare(data: bytes, envelope: Envelope) -> LiveModel:
     name = f"version {envelope.id} (number {envelope.number})"
     try:
         model = _load(data, envelope)
-    except (
-        Exception
-    ) as error:  # broken bytes break anything: safetensors, msgspec, numpy, onnxruntime
+    except Exception as error:  # broken bytes break anything: safetensors, msgspec, numpy, onnxruntime
         raise ModelLogError(f"{name}: {error!r}, wanted a loadable artefact") from error
     _check(model, name)
     return model
@@ -270,9 +268,7 @@ class LiveFollower:
         contact.check()
         self._heard_s = time.monotonic()
         if silent_s > SILENT_S:
-            raise BrokerError(
-                f"broker: not heard for {silent_s:.1f} s, wanted {SILENT_S:g} at most"
-            )
+            raise BrokerError(f"broker: not heard for {silent_s:.1f} s, wanted {SILENT_S:g} at most")
         self._settle(fold)  # a refused version may be readable by now
 
     def _settle(self, fold: Fold) -> None:
@@ -300,9 +296,7 @@ class LiveFollower:
         """The head; if it is refused, the newest before it of its epoch that is not live yet."""
         for envelope in reversed(fold.history):
             old = self._plain is not None and envelope.number <= self._plain.envelope.number
-            if (
-                old or envelope.epoch != head.epoch
-            ):  # a higher epoch may be a rollback from those before
+            if old or envelope.epoch != head.epoch:  # a higher epoch may be a rollback from those before
                 return None
             if time.monotonic() < self._try_again_s.get(envelope.id, 0.0):
                 continue
@@ -392,9 +386,7 @@ class _Contact:
             TopicError: the topic is gone, or another one has its name.
         """
         if (found := self._topic_id()) != self._id:
-            raise TopicError(
-                f"topic {self._topic!r}: has id {found}, wanted {self._id}; it was recreated"
-            )
+            raise TopicError(f"topic {self._topic!r}: has id {found}, wanted {self._id}; it was recreated")
 
     def _topic_id(self) -> str:
         with _broker_errors(self._bootstrap_servers):

@@ -23,6 +23,9 @@ DEFAULT_LISTEN = "127.0.0.1:9464"
 DECISION_KINDS = ("drift", "tuned", "promoted", "kept", "quantised", "reseeded", "alarm")
 """Shown from the start, at 0: a rate needs a first value."""
 
+Key = tuple[str, ...]
+"""Values of a metric's labels."""
+
 _COUNTERS = {
     "events": ("events", "Events with features that became part of a version."),
     "learned": ("labels", "Pairs of features and label learned."),
@@ -98,9 +101,7 @@ class _StatusCollector(Collector):
 
 def families(status: Status) -> Iterator[Metric]:
     """Every metric of one status."""
-    yield _labelled(
-        "model", "The model; always 1.", {(status.name, status.task): 1.0}, ("name", "task")
-    )
+    yield _labelled("model", "The model; always 1.", {(status.name, status.task): 1.0}, ("name", "task"))
     yield _gauge("problem", "1 while something is not known or is old.", float(bool(status.problem)))
     yield _gauge(
         "broker_silence_seconds",
@@ -132,7 +133,7 @@ def _head(status: Status) -> Iterator[Metric]:
     half_life = head.hyper.half_life_events
     yield _gauge("half_life_events", "In which the pull halves the distance.", half_life)
     has_reference = float(head.reference is not None)
-    yield _gauge("has_reference", "0 while drift has released the pull.", has_reference)
+    yield _gauge("has_reference", "0 while there is none to pull toward.", has_reference)
     for name, value in head.metrics.items():
         if name not in _COUNTERS:
             metric = _RENAMED.get(name, name)
@@ -147,18 +148,14 @@ def _lag(partitions: Iterable[PartitionLag]) -> Iterator[Metric]:
         ("model_offset", "Next offset to take effect.", [p.model_offset for p in rows]),
         ("committed_offset", "Of the worker's group.", [p.committed_offset for p in rows]),
     ):
-        found = {
-            (str(p.partition),): float(value)
-            for p, value in zip(rows, values, strict=True)
-            if value is not None
+        found: dict[Key, float] = {
+            (str(p.partition),): float(value) for p, value in zip(rows, values, strict=True) if value is not None
         }
         yield _labelled(name, text, found, ("partition",))
 
 
 def _decisions(counts: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(
-        "stream_app_decisions", "Decisions, by kind.", labels=("kind",)
-    )
+    family = CounterMetricFamily("stream_app_decisions", "Decisions, by kind.", labels=("kind",))
     for kind, count in (dict.fromkeys(DECISION_KINDS, 0) | dict(counts)).items():
         family.add_metric((kind,), count)
     return family
@@ -167,12 +164,12 @@ def _decisions(counts: Mapping[str, int]) -> Metric:
 def _int8(int8: Variant, *, attached: bool) -> Iterator[Metric]:
     """Of the newest compressed form, beside the fp32 form that it was made of."""
     form = ("form",)
-    sizes = {("int8",): float(int8.size_bytes), ("fp32",): float(int8.fp32_bytes)}
+    sizes: dict[Key, float] = {("int8",): float(int8.size_bytes), ("fp32",): float(int8.fp32_bytes)}
     yield _labelled("form_size_bytes", "Size of the graph that answers.", sizes, form)
-    latencies = {("int8",): int8.latency_us / 1e6, ("fp32",): int8.fp32_latency_us / 1e6}
+    latencies: dict[Key, float] = {("int8",): int8.latency_us / 1e6, ("fp32",): int8.fp32_latency_us / 1e6}
     text = f"Median time of a call with {int8.batch} rows."
     yield _labelled("form_latency_seconds", text, latencies, form)
-    losses = {("int8",): int8.loss, ("fp32",): int8.fp32_loss}
+    losses: dict[Key, float] = {("int8",): int8.loss, ("fp32",): int8.fp32_loss}
     yield _labelled("form_loss", "On the newest labelled rows.", losses, form)
     served = float(attached and int8.served)
     yield _gauge("int8_served", "1 while the head is answered by its int8 form.", served)
@@ -182,9 +179,7 @@ def _gauge(name: str, text: str, value: float) -> Metric:
     return GaugeMetricFamily(f"stream_app_{name}", text, value=value)
 
 
-def _labelled(
-    name: str, text: str, values: Mapping[tuple[str, ...], float], labels: tuple[str, ...]
-) -> Metric:
+def _labelled(name: str, text: str, values: Mapping[Key, float], labels: tuple[str, ...]) -> Metric:
     family = GaugeMetricFamily(f"stream_app_{name}", text, labels=labels)
     for key, value in values.items():
         family.add_metric(key, value)

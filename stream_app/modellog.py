@@ -49,7 +49,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """Learned (features, label) pairs so far."""
     hyper: Hyper
     reference: str | None
-    """Id of the version whose parameters are theta_ref; None while there is none or drift released it."""
+    """Which re-tuning found theta_ref; None while there is none, or since drift released it."""
     ledger: dict[int, tuple[int, int]]
     """Per partition: learned pairs, and the XOR of their 64-bit hashes. Any loss or doubling shows."""
     metrics: dict[str, float]

@@ -105,9 +105,7 @@ class Monitor:
         lag_every_s: how often the ends of the events topic are asked for.
     """
 
-    def __init__(
-        self, name: str, task: str, *, bootstrap_servers: str, lag_every_s: float = LAG_EVERY_S
-    ) -> None:
+    def __init__(self, name: str, task: str, *, bootstrap_servers: str, lag_every_s: float = LAG_EVERY_S) -> None:
         self._name, self._task = name, task
         self._topics = Topics.of(name)
         self._bootstrap_servers = bootstrap_servers
@@ -285,6 +283,7 @@ def run(spec: ModelSpec, *, bootstrap_servers: str, prometheus: str, view: bool)
         try:
             _log.info("metrics on %s", server.url)
             if view:
+                logging.getLogger().setLevel(logging.ERROR)  # lines would tear the picture
                 dashboard.show(lambda: dashboard.Frame(monitor.status()), stop)
             else:
                 _write_lines(monitor, stop)

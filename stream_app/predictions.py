@@ -110,6 +110,11 @@ class Trail:
         self._records.append((at, last_event))
         self.next_offset = at + 1
 
+    def extend(self, newer: "Trail") -> None:
+        """Take over what a reader found from ``next_offset`` on."""
+        self._records.extend(newer._records)
+        self.next_offset = newer.next_offset
+
     def start(self, replay_from: int) -> int:
         """First record that speaks of an event at or after ``replay_from``; it never goes back."""
         while self._records and self._records[0][1] < replay_from:

@@ -1,13 +1,13 @@
 """Reading back what the topics remember: [events, predictions] -> join state, replay windows, calibration rows."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import kafka
 import numpy as np
 
 from models.features import FeatureEncoder
-from models.learner import Floats, Ints
+from models.measure import Examples
 from models.spec import ModelSpec
 from stream_app.decode import Decoder, Event
 from stream_app.errors import TopicError
@@ -20,15 +20,6 @@ from stream_app.topics import beginning_offsets, end_offsets
 
 SILENCE_S = 20.0
 """A broker that delivers nothing for so long, though more is there, is given up."""
-
-
-class Examples(NamedTuple):
-    """Labelled rows as the network saw them."""
-
-    numeric: Floats
-    """(n, N + R) unscaled."""
-    categories: Ints
-    target: Floats
 
 
 class Reader:
@@ -123,8 +114,12 @@ def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: E
             if len(examples.target) >= share or start == 0:
                 break
             back *= 4
-        found.append(Examples(*(column[-share:] for column in examples)))
-    return Examples(*(np.concatenate(column) for column in zip(*found, strict=True)))
+        found.append(examples.part(slice(-share, None)))
+    return Examples(
+        np.concatenate([e.numeric for e in found]),
+        np.concatenate([e.categories for e in found]),
+        np.concatenate([e.target for e in found]),
+    )
 
 
 def _joined(spec: ModelSpec, records: list[Any], recorded: dict[int, Said]) -> Examples:

@@ -107,7 +107,8 @@ class Seeder:
             return f"{name} knows partitions {sorted(head.offsets)}, {self._topics.events} has {sorted(ends)}"
         for p, wanted in head.offsets.items():
             if wanted > ends[p]:
-                return f"{name} has seen {self._topics.events}/{p} up to {wanted}, but it ends at {ends[p]}: it lost its log"
+                topic = f"{self._topics.events}/{p}"
+                return f"{name} has seen {topic} up to {wanted}, but it ends at {ends[p]}: it lost its log"
             if wanted < begins[p]:
                 return (
                     f"{self._topics.events}/{p}: offsets {wanted} to {begins[p] - 1} were deleted before {name} "

@@ -94,9 +94,7 @@ class Answers:
             await _abort(context, error)
         return _described(live, self._follower.log_age_s(time.monotonic()))
 
-    async def WatchModel(
-        self, request: pb.WatchModelRequest, context: Context
-    ) -> AsyncIterator[pb.WatchModelResponse]:
+    async def WatchModel(self, request: pb.WatchModelRequest, context: Context) -> AsyncIterator[pb.WatchModelResponse]:
         """The live version, then every one that follows, until the server drains."""
         if self._watchers >= self._limits.watchers:
             text = f"{self._watchers} streams watch already, which is the limit; try another server"
@@ -329,9 +327,7 @@ def _bind(server: grpc.aio.Server, listen: str) -> int:
         raise SettingsError(f"listen is {listen!r}, wanted a free host:port ({error})") from error
 
 
-async def _tell(
-    swapped: asyncio.Event, answers: Answers, healthiness: health.aio.HealthServicer
-) -> None:
+async def _tell(swapped: asyncio.Event, answers: Answers, healthiness: health.aio.HealthServicer) -> None:
     """Pass swaps on to those who watch."""
     while True:
         await swapped.wait()

@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -12,6 +12,16 @@ from stream_app.modellog import Envelope, Variant
 
 PACE_WINDOW_S = 10.0
 """Rates are means over so long."""
+
+
+class ProcessStatus(NamedTuple):
+    """One of the processes that a supervisor keeps."""
+
+    name: str
+    state: Literal["running", "waiting", "ended", "refused"]
+    """waiting: it crashed and will be started again; refused: it will not, see its log."""
+    pid: int | None
+    restarts: int
 
 
 class Mark(NamedTuple):

@@ -19,8 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import aiokafka
 import msgspec
 
-from models.drift import Drift
-from stream_app import failpoints, replay, seed, versions
+from stream_app import failpoints, seed, versions
 from stream_app.decode import BadRecord
 from stream_app.errors import StuckError, TopicError
 from stream_app.events import DeadLetter, Decision, Topics
@@ -141,7 +140,8 @@ class Worker:
             if self._core is None or self._closing:
                 return
             failpoints.reach("take")
-            taken = self._core.take(partition, records)
+            taken: Taken | None = self._core.take(partition, records)
+            assert taken is not None
             if taken.gap_at is not None:
                 taken = await self._gap(self._core, partition, records, taken.gap_at)
             if taken is not None:
@@ -173,7 +173,7 @@ class Worker:
         for bad in taken.bad:
             await self._send_letter(partition, bad)
         for drift in taken.drifts:
-            await self._decide("drift", _evidence(drift))
+            await self._decide("drift", drift.evidence())
 
     async def _send_letter(self, partition: int, bad: BadRecord) -> None:
         log.warning("dead letter: %s/%d@%d: %s", self._topics.events, partition, bad.offset, bad.reason)
@@ -239,14 +239,14 @@ class Worker:
         stranger = await self._acknowledged(sent)
         if stranger is None:
             hint = {p: t.start(taken.replay_from[p][0]) for p, t in self._trails.items()}
-            head, won = await self._call(self._seeder.publish, taken, head, hint)
+            now, won = await self._call(self._seeder.publish, taken, head, hint)
             if not won:
-                stranger = f"version {head.number} came in between"
+                stranger = f"version {now.number} came in between"
         async with self._lock:
             if stranger is not None:
                 await self._reseed(stranger)
                 return
-            self._head, self._published = head, taken.offsets
+            self._head, self._published = now, taken.offsets
         failpoints.reach("commit")
         await self._consumer.commit(taken.offsets)
 
@@ -281,6 +281,3 @@ class Worker:
     async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))
 
-
-def _evidence(drift: Drift) -> dict[str, Any]:
-    return msgspec.structs.asdict(drift) if isinstance(drift, msgspec.Struct) else dict(vars(drift))

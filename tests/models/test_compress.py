@@ -131,9 +131,7 @@ def test_equal_latency_is_not_faster() -> None:
         ("binary", [[1.0]], [1], -math.log(1 - 1e-6)),
     ],
 )
-def test_mean_loss_is_as_by_hand(
-    task: Task, scores: list[list[float]], target: list[float], wanted: float
-) -> None:
+def test_mean_loss_is_as_by_hand(task: Task, scores: list[list[float]], target: list[float], wanted: float) -> None:
     found = mean_loss(task, np.array(scores, np.float32), np.array(target, np.float32))
     assert found == pytest.approx(wanted, rel=1e-5)
 

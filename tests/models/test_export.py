@@ -52,9 +52,7 @@ def parameters_of(spec: ModelSpec, rng: np.random.Generator) -> tuple[Floats, Fl
     return np.concatenate(parts), mean, rng.uniform(0.5, 20, columns).astype(np.float32)
 
 
-def rows_of(
-    spec: ModelSpec, rng: np.random.Generator, rows: int, mean: Floats, std: Floats
-) -> tuple[Floats, Ints]:
+def rows_of(spec: ModelSpec, rng: np.random.Generator, rows: int, mean: Floats, std: Floats) -> tuple[Floats, Ints]:
     """Raw rows: numeric (B, N + R), a tenth missing, some far outside; categories (B, C)."""
     z = rng.standard_t(3, (rows, dense_columns(spec)))
     z[rng.random(z.shape) < 0.1] = np.nan

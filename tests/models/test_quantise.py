@@ -151,9 +151,7 @@ magnitudes = st.floats(1e-6, 1e6)
 
 @settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 20), magnitudes, magnitudes)
-def test_every_weight_comes_back_within_half_a_step(
-    seed: int, width: int, weights: float, biases: float
-) -> None:
+def test_every_weight_comes_back_within_half_a_step(seed: int, width: int, weights: float, biases: float) -> None:
     rng = np.random.default_rng(seed)
     weight = rng.normal(0, weights, (5, width))
     bias = rng.normal(0, biases, 5)
@@ -177,9 +175,7 @@ def test_the_bias_cancels_the_zero_point_without_leaving_int32(
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(0, 2**32 - 1), st.lists(st.floats(0.01, 100), min_size=16, max_size=16))
-def test_units_of_very_different_size_do_not_spoil_each_other(
-    seed: int, sizes: list[float]
-) -> None:
+def test_units_of_very_different_size_do_not_spoil_each_other(seed: int, sizes: list[float]) -> None:
     """Rows of layer 0 times s, columns of layer 1 by s: the same function, as good in int8."""
     spec = spec_of(hidden=(16,), dims=(), rates=False)
     rng = np.random.default_rng(seed)

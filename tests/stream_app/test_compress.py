@@ -53,9 +53,7 @@ class MemoryLog:
         return len(self.records) - 1
 
 
-def version_of(
-    spec: ModelSpec, seed: int, parent: Envelope | None
-) -> tuple[Announcement, Examples]:
+def version_of(spec: ModelSpec, seed: int, parent: Envelope | None) -> tuple[Announcement, Examples]:
     """An announcement whose artefact travels inline, and rows labelled by its own network."""
     rng = np.random.default_rng(seed)
     theta, mean, std = parameters_of(spec, rng)
@@ -85,9 +83,7 @@ def version_of(
         metrics={},
         created_s=0.0,
     )
-    wish = Announcement(
-        kind="version", envelope=envelope, parent_envelope=parent, parent_at=-1, inline=data
-    )
+    wish = Announcement(kind="version", envelope=envelope, parent_envelope=parent, parent_at=-1, inline=data)
     return wish, Examples(numeric, categories, target)
 
 
@@ -102,9 +98,7 @@ class Stage:
         self.first, self.rows = version_of(spec, 0, None)
         self.log.append(self.first)
         self.spec = spec
-        self.compressor = Compressor(
-            spec, self.log, self.registry, self.examples, self.decisions.append, lambda: 7.0
-        )
+        self.compressor = Compressor(spec, self.log, self.registry, self.examples, self.decisions.append, lambda: 7.0)
 
     def examples(self, head: Envelope) -> Examples | None:
         self.asked.append(head.id)
@@ -171,9 +165,7 @@ def test_each_head_is_compressed_once(stage: Stage) -> None:
 
 def test_a_restarted_compressor_sees_in_the_log_what_is_done(stage: Stage) -> None:
     stage.compressor.run_once()
-    again = Compressor(
-        SPEC, stage.log, stage.registry, stage.examples, stage.decisions.append, lambda: 8.0
-    )
+    again = Compressor(SPEC, stage.log, stage.registry, stage.examples, stage.decisions.append, lambda: 8.0)
     assert again.run_once() is None
     assert len(stage.asked) == 1
 
@@ -292,20 +284,14 @@ def test_the_loop_survives_broker_trouble(stage: Stage, caplog: pytest.LogCaptur
     assert [type(r) for r in stage.log.records] == [Announcement, Variant]
 
 
-def test_it_compresses_through_a_real_broker(
-    bootstrap_servers: str, app_name: str, tmp_path: Path
-) -> None:
-    create_topics(
-        bootstrap_servers, app_name, partitions=1, retention_s=3600, max_record_bytes=65536
-    )
+def test_it_compresses_through_a_real_broker(bootstrap_servers: str, app_name: str, tmp_path: Path) -> None:
+    create_topics(bootstrap_servers, app_name, partitions=1, retention_s=3600, max_record_bytes=65536)
     topic = Topics.of(app_name).models
     writer, follower = LogClient(bootstrap_servers, topic), LogClient(bootstrap_servers, topic)
     wish, rows = version_of(SPEC, 0, None)
     assert writer.propose(wish)
     decisions: list[Decision] = []
-    compressor = Compressor(
-        SPEC, follower, Registry(str(tmp_path)), lambda head: rows, decisions.append, lambda: 7.0
-    )
+    compressor = Compressor(SPEC, follower, Registry(str(tmp_path)), lambda head: rows, decisions.append, lambda: 7.0)
     variant = compressor.run_once()
     assert variant is not None
     writer.catch_up()

@@ -38,12 +38,13 @@ HEALTH = health_pb2.HealthCheckResponse.ServingStatus
 RUN = """
 import sys
 from stream_app.events import Topics
-from stream_app.serve import run
+from stream_app.serve import Limits, run
 run(
     bootstrap_servers=sys.argv[1],
     topics=Topics.of(sys.argv[2]),
     registry_url=None,
     listen="127.0.0.1:0",
+    limits=Limits(notice_s=1.0),
 )
 """
 
@@ -72,15 +73,14 @@ def serving(
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
     thread.start()
-    try:
-        until(lambda: ports)
-        with StreamModelClient(f"127.0.0.1:{ports[0]}", deadline_s=20.0) as client:
-            client.port = ports[0]
+    until(lambda: ports)
+    with StreamModelClient(f"127.0.0.1:{ports[0]}", deadline_s=20.0) as client:
+        try:
             yield client
-    finally:
-        loop, event = stop[0]
-        loop.call_soon_threadsafe(event.set)
-        thread.join()
+        finally:
+            loop, event = stop[0]
+            loop.call_soon_threadsafe(event.set)
+            thread.join()
 
 
 @pytest.fixture
@@ -107,8 +107,8 @@ def score(client: StreamModelClient) -> float:
     return round(client.predict([{}]).rows[0].scores["late"], 4)
 
 
-def health(port: int, service: str) -> int:
-    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+def health(target: str, service: str) -> int:
+    with grpc.insecure_channel(target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service=service)
         return int(stub.Check(request, timeout=20).status)
@@ -124,11 +124,11 @@ def test_not_serving_before_the_first_version(bootstrap_servers: str, app_name: 
             with pytest.raises(ServingError, match="no version of the model is live yet") as caught:
                 ask()
             assert caught.value.status == "UNAVAILABLE"
-        assert {health(client.port, s) for s in ("", SERVICE)} == {HEALTH.NOT_SERVING}
+        assert {health(client.target, s) for s in ("", SERVICE)} == {HEALTH.NOT_SERVING}
         writer = stack.enter_context(writing(bootstrap_servers, spec_of(app_name)))
         writer.version(0.75)
-        until(lambda: health(client.port, SERVICE) == HEALTH.SERVING)
-        assert health(client.port, "") == HEALTH.SERVING
+        until(lambda: health(client.target, SERVICE) == HEALTH.SERVING)
+        assert health(client.target, "") == HEALTH.SERVING
         assert score(client) == 0.75
 
 
@@ -201,9 +201,7 @@ def test_prior_only(writer: Writer, client: StreamModelClient) -> None:
         ({"carrier": float("inf")}, "'carrier' is inf, wanted a string or an integer"),
     ],
 )
-def test_wrong_rows(
-    writer: Writer, client: StreamModelClient, row: dict[str, object], text: str
-) -> None:
+def test_wrong_rows(writer: Writer, client: StreamModelClient, row: dict[str, object], text: str) -> None:
     writer.version(0.5)
     until(lambda: number(client) == 1)
     with pytest.raises(ServingError, match=rf"rows\[70\]: .*{text}") as caught:
@@ -228,12 +226,24 @@ def test_wrong_requests(writer: Writer, client: StreamModelClient) -> None:
     assert caught.value.status == "RESOURCE_EXHAUSTED"
 
 
+def test_too_many_calls(writer: Writer, embedded: str, app_name: str) -> None:
+    writer.version(0.3)
+    with serving(embedded, app_name, limits=Limits(notice_s=0.0, calls=1)) as client:
+        changes = client.watch()
+        assert next(changes).number == 1
+        with pytest.raises(ServingError) as caught:
+            client.predict([{}])
+        assert caught.value.status == "RESOURCE_EXHAUSTED"
+        changes.close()
+        until(lambda: number(client) == 1)
+
+
 def test_reflection_only_if_asked(embedded: str, app_name: str) -> None:
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     for reflect in (True, False):
         with (
             serving(embedded, app_name, reflect=reflect) as client,
-            grpc.insecure_channel(f"127.0.0.1:{client.port}") as channel,
+            grpc.insecure_channel(client.target) as channel,
         ):
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
             answers = stub.ServerReflectionInfo(iter([request]), timeout=20)
@@ -246,10 +256,8 @@ def test_reflection_only_if_asked(embedded: str, app_name: str) -> None:
 
 
 def test_a_taken_port_is_refused(embedded: str, app_name: str, client: StreamModelClient) -> None:
-    listen = f"127.0.0.1:{client.port}"
-    second = serve(
-        bootstrap_servers=embedded, topics=Topics.of(app_name), registry_url=None, listen=listen
-    )
+    listen = client.target
+    second = serve(bootstrap_servers=embedded, topics=Topics.of(app_name), registry_url=None, listen=listen)
     with pytest.raises(SettingsError, match=f"listen is '{listen}', wanted a free host:port"):
         asyncio.run(second)
 
@@ -283,7 +291,7 @@ def test_swaps_under_load(writer: Writer, client: StreamModelClient) -> None:
             done.set()
         histories = [h.result() for h in hammering]
     assert all(h == sorted(h) for h in histories)
-    assert len({n for h in histories for n in h}) > 5
+    assert len({n for h in histories for n in h}) > 2
 
 
 def test_a_broken_version_changes_nothing(writer: Writer, client: StreamModelClient) -> None:
@@ -297,31 +305,46 @@ def test_a_broken_version_changes_nothing(writer: Writer, client: StreamModelCli
 
 
 def test_watch(writer: Writer, embedded: str, app_name: str) -> None:
-    limits = Limits(notice_s=0.0, grace_s=20.0, watchers=1)
-    with serving(embedded, app_name, limits=limits) as client:
-        changes = client.watch()
-        first = writer.version(0.3)  # watched from before it
-        seen = next(changes)
-        assert (seen.number, seen.id, seen.variant) == (1, first.id, "fp32")
-        with pytest.raises(ServingError, match="1 streams watch already") as caught:
-            next(client.watch())
-        assert caught.value.status == "RESOURCE_EXHAUSTED"
-        writer.client.append(variant_of(first, onnx(writer.spec, 0.31)))
-        seen = next(changes)
-        assert (seen.number, seen.variant) == (1, "int8")
-        second = writer.version(0.4)
-        assert next(changes).id == second.id
-        changes.close()
-        until(lambda: next(client.watch()).id == second.id)
-        ending = client.watch()
-        until(lambda: next(ending).id == second.id)
-        with ThreadPoolExecutor(1) as pool:
-            left = pool.submit(list, ending)
+    limits = Limits(notice_s=0.0, grace_s=30.0, watchers=1)
+    with ThreadPoolExecutor(1) as pool:
+        with serving(embedded, app_name, limits=limits) as client:
+            changes = client.watch()
+            first = writer.version(0.3)
+            seen = next(changes)
+            assert (seen.number, seen.id, seen.variant) == (1, first.id, "fp32")
+            with pytest.raises(ServingError, match="1 streams watch already") as caught:
+                next(client.watch())
+            assert caught.value.status == "RESOURCE_EXHAUSTED"
+            writer.client.append(variant_of(first, onnx(writer.spec, 0.31)))
+            seen = next(changes)
+            assert (seen.number, seen.variant) == (1, "int8")
+            second = writer.version(0.4)
+            assert next(changes).id == second.id
+            rest = pool.submit(list, changes)
             started_s = time.monotonic()
-            time.sleep(0.05)
-    # The stream ended by itself: the server did not wait out its grace.
-    assert time.monotonic() - started_s < 10.0
-    assert left.result() == []
+        # The stream ended by itself: the server did not wait out its grace.
+        assert rest.result() == []
+        assert time.monotonic() - started_s < 15.0
+
+
+def test_a_watcher_that_left_makes_room(writer: Writer, embedded: str, app_name: str) -> None:
+    writer.version(0.3)
+    with serving(embedded, app_name, limits=Limits(notice_s=0.0, watchers=1)) as client:
+        for _ in range(3):
+            until(lambda: _watches(client))
+
+
+def _watches(client: StreamModelClient) -> bool:
+    """Whether a stream could be had; it is left at once."""
+    changes = client.watch(deadline_s=20.0)
+    try:
+        return next(changes).number == 1
+    except ServingError as refusal:
+        if refusal.status != "RESOURCE_EXHAUSTED":
+            raise
+        return False
+    finally:
+        changes.close()
 
 
 def test_without_a_broker_it_answers_on(app_name: str) -> None:
@@ -333,7 +356,7 @@ def test_without_a_broker_it_answers_on(app_name: str) -> None:
             os.kill(broker.pid, signal.SIGKILL)
             until(lambda: client.predict([{}]).log_age_s > 1.5)
             assert score(client) == 0.3
-            assert health(client.port, SERVICE) == HEALTH.SERVING
+            assert health(client.target, SERVICE) == HEALTH.SERVING
 
 
 # The process --------------------------------------------------------------------------------------

@@ -130,9 +130,7 @@ class Writer:
     """Announces versions of one model, each learned on the one before."""
 
     def __init__(self, bootstrap_servers: str, spec: ModelSpec) -> None:
-        create_topics(
-            bootstrap_servers, spec.name, partitions=1, retention_s=3600, max_record_bytes=65536
-        )
+        create_topics(bootstrap_servers, spec.name, partitions=1, retention_s=3600, max_record_bytes=65536)
         self.spec = spec
         self.client = LogClient(bootstrap_servers, f"{spec.name}.models")
         self.client.catch_up()

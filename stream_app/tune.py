@@ -1,0 +1,301 @@
+"""Re-tuning while the model runs: drift of time -> [search on replay -> shadow -> promote] -> new head.
+
+    base        the version at the window's start, kept when it was the head
+    window      the events after it that the head has learned; trials replay it from the base's parameters
+    challenger  the best trial, standing at the window's end; it goes on over the events that came after,
+                scored beside what was really said; it is promoted only if it wins there
+
+The challenger drives the worker's own core, so a promoted version holds exactly what its offsets say
+(rules 20, 21). Learning never stops meanwhile.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from kafka.errors import KafkaError
+
+from models.learner import Learner
+from models.measure import mean_loss
+from models.search import RandomSearch
+from models.snapshot import Arrays, under
+from models.spec import ModelSpec
+from models.torch_learner import TorchLearner
+from stream_app import replay, versions
+from stream_app.decisions import DecisionWriter
+from stream_app.errors import StreamAppError
+from stream_app.events import Topics
+from stream_app.learn import Core, Step
+from stream_app.logclient import LogClient
+from stream_app.modellog import Announcement, Envelope
+from stream_app.predictions import Trail
+from stream_app.registry import Registry
+
+log = logging.getLogger("stream_app.tuner")
+
+CHUNK = 2048
+
+
+class Base(NamedTuple):
+    """A version kept for the day its window is full."""
+
+    envelope: Envelope
+    arrays: Arrays
+
+
+class Trial(NamedTuple):
+    """One candidate and how it did over the window."""
+
+    learning_rate: float
+    half_life_events: float
+    loss: float
+    learner: Learner
+    """Where it stands at the window's end."""
+
+
+class Stopped(Exception):
+    """The process was asked to end."""
+
+
+class Challenger:
+    """A core that walks behind the head, and what it and the champion lost on the same labels.
+
+    Args:
+        base: where it begins.
+        reader: reads events and predictions back.
+    """
+
+    def __init__(self, spec: ModelSpec, base: Base, reader: replay.Reader) -> None:
+        self._topics, self._reader = Topics.of(spec.name), reader
+        self.core = Core(spec, _learner(spec, base.envelope))
+        self.core.load(base.arrays, base.envelope)
+        self.trails: dict[int, Trail] = replay.rebuild(self.core, base.envelope, reader, self._topics)
+        self._spec = spec
+        self.labels = 0
+        self._own_loss = self._said_loss = 0.0
+
+    def walk(self, offsets: dict[int, int]) -> Iterator[Step]:
+        """Let the events before ``offsets`` take effect; the predictions of all of them are on record."""
+        for p, end in offsets.items():
+            self._recall(p)
+            at = self.core.partitions[p].next_offset
+            while at < end:
+                chunk = self._reader.range(self._topics.events, p, at, min(end, at + CHUNK))
+                yield from self.core.take(p, chunk).steps
+                at += CHUNK
+
+    def _recall(self, partition: int) -> None:
+        """Learn from the predictions topic what has been said since."""
+        trail = self.trails[partition]
+        said, fresh = self._reader.said(self._topics.predictions, partition, trail.next_offset)
+        state = self.core.partitions[partition]
+        for offset, words in said.items():
+            if offset >= state.next_offset:
+                state.recorded.setdefault(offset, words)
+        trail.extend(fresh)
+
+    def compare(self, steps: Sequence[Step]) -> None:
+        """Count what both would have lost; ``said`` is what was answered at the time."""
+        for step in steps:
+            n = len(step.target)
+            self.labels += n
+            self._own_loss += n * mean_loss(self._spec.task, step.own, step.target)
+            self._said_loss += n * mean_loss(self._spec.task, step.said, step.target)
+
+    @property
+    def losses(self) -> tuple[float, float]:
+        """Mean loss of challenger and champion so far."""
+        return self._own_loss / max(1, self.labels), self._said_loss / max(1, self.labels)
+
+
+class Tuner:
+    """Searches, shadows, promotes; one round at a time.
+
+    Args:
+        stop: set when the process is to end; a round is left where it is.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        *,
+        models: LogClient,
+        registry: Registry,
+        reader: replay.Reader,
+        decisions: DecisionWriter,
+        topic_ids: dict[str, str],
+        stop: threading.Event,
+    ) -> None:
+        self._spec, self._log, self._registry, self._reader = spec, models, registry, reader
+        self._decisions, self._topic_ids, self._stop = decisions, topic_ids, stop
+        self._base: Base | None = None
+        self._next_base_labels = spec.tuning.every_labels - spec.tuning.window_labels
+        self.rounds = 0
+
+    def step(self) -> bool:
+        """Look at the head; run a round if one is due. True if it ran."""
+        self._log.poll(0.2)
+        head, tuning = self._log.head, self._spec.tuning
+        if head is None or tuning.every_labels == 0:
+            return False
+        if self._base is not None and self._base.envelope.epoch != head.epoch:
+            self._base = None  # its line was left
+        if self._base is None:
+            if head.labels >= self._next_base_labels:
+                self._base = Base(head, versions.read_head(self._log.fold, self._registry)[0])
+            return False
+        if head.labels - self._base.envelope.labels < tuning.window_labels:
+            return False
+        self._round(self._base, head)
+        self._base = None
+        self._next_base_labels = head.labels + max(0, tuning.every_labels - tuning.window_labels)
+        return True
+
+    def _round(self, base: Base, head: Envelope) -> None:
+        started_s = time.monotonic()
+        challenger = Challenger(self._spec, base, self._reader)
+        window = self._walked(challenger, head)
+        trials = self._search(base, window)
+        best = min(trials, key=lambda t: t.loss)
+        self.rounds += 1
+        self._decisions.decide(
+            "tuned",
+            head.number,
+            {
+                "trials": len(trials),
+                "window_labels": sum(len(s.target) for s in window),
+                "learning_rate": best.learning_rate,
+                "half_life_events": best.half_life_events,
+                "loss": best.loss,
+                "incumbent_loss": trials[0].loss,
+                "seconds": time.monotonic() - started_s,
+            },
+        )
+        best.learner.set_reference(best.learner.parameters())
+        challenger.core.learner = best.learner
+        challenger.core.reference = f"tuned-at-{challenger.core.counts['learned']}"
+        if self._shadow(challenger, head.epoch):
+            self._promote(challenger)
+
+    def _walked(self, challenger: Challenger, head: Envelope) -> list[Step]:
+        steps = []
+        for step in challenger.walk(head.offsets):
+            self._mind_stop()
+            steps.append(step)
+        return steps
+
+    def _search(self, base: Base, window: Sequence[Step]) -> list[Trial]:
+        tuning, incumbent = self._spec.tuning, base.envelope.hyper
+        search = RandomSearch(
+            {"learning_rate": tuning.learning_rate, "half_life_events": tuning.half_life_events},
+            tuning.seed + self.rounds,
+            incumbent={
+                "learning_rate": incumbent.learning_rate,
+                "half_life_events": incumbent.half_life_events,
+            },
+        )
+        trials = []
+        for _ in range(tuning.trials):
+            candidate = search.ask()
+            trial = self._try(base, window, candidate["learning_rate"], candidate["half_life_events"])
+            search.tell(candidate, trial.loss)
+            trials.append(trial)
+        return trials
+
+    def _try(self, base: Base, window: Sequence[Step], learning_rate: float, half_life_events: float) -> Trial:
+        learner = TorchLearner(self._spec, learning_rate=learning_rate, half_life_events=half_life_events)
+        learner.load(under("learner", base.arrays))
+        learner.set_learning_rate(learning_rate)
+        if "learner.reference" not in base.arrays:
+            learner.set_reference(learner.parameters())
+        loss, labels = 0.0, 0
+        for step in window:
+            self._mind_stop()
+            loss += len(step.target) * mean_loss(
+                self._spec.task, learner.predict(step.x, step.categories), step.target
+            )
+            labels += len(step.target)
+            learner.learn(step.x, step.categories, step.target)
+        mean = loss / max(1, labels)
+        return Trial(learning_rate, half_life_events, mean if math.isfinite(mean) else math.inf, learner)
+
+    def _shadow(self, challenger: Challenger, epoch: int) -> bool:
+        """Walk behind the head until enough labels were compared; True if the challenger won."""
+        tuning = self._spec.tuning
+        while challenger.labels < tuning.shadow_labels:
+            self._mind_stop()
+            head = self._log.head
+            assert head is not None
+            if head.epoch != epoch:
+                self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
+                return False
+            challenger.compare(self._walked(challenger, head))
+            self._log.poll(0.2)
+        own, said = challenger.losses
+        won = own + tuning.margin < said
+        if not won:
+            head = self._log.head
+            self._decisions.decide("kept", head.number if head else 0, _duel(challenger))
+        return won
+
+    def _promote(self, challenger: Challenger) -> None:
+        head = self._log.head
+        assert head is not None
+        taken = versions.snapshot(challenger.core)
+        envelope, data = versions.write(
+            self._spec,
+            taken,
+            self._registry,
+            parent=head,
+            epoch=head.epoch + 1,
+            predictions_from={p: t.start(taken.replay_from[p][0]) for p, t in challenger.trails.items()},
+            topic_ids=self._topic_ids,
+            created_s=time.time(),
+        )
+        wish = Announcement(
+            kind="promotion",
+            envelope=envelope,
+            parent_envelope=head,
+            parent_at=self._log.fold.head_at,
+            inline=data if len(data) <= self._spec.publish.inline_bytes else None,
+        )
+        won = self._log.propose(wish)
+        newest = self._log.head
+        number = newest.number if newest else head.number
+        self._decisions.decide("promoted" if won else "kept", number, _duel(challenger))
+
+    def _mind_stop(self) -> None:
+        if self._stop.is_set():
+            raise Stopped
+
+
+def _duel(challenger: Challenger) -> dict[str, float | int | str | bool | None]:
+    own, said = challenger.losses
+    hyper = challenger.core.hyper()
+    return {
+        "challenger_loss": own,
+        "champion_loss": said,
+        "labels": challenger.labels,
+        "learning_rate": hyper.learning_rate,
+        "half_life_events": hyper.half_life_events,
+    }
+
+
+def _learner(spec: ModelSpec, envelope: Envelope) -> TorchLearner:
+    hyper = envelope.hyper
+    return TorchLearner(spec, learning_rate=hyper.learning_rate, half_life_events=hyper.half_life_events)
+
+
+def run(tuner: Tuner, stop: threading.Event) -> None:
+    """Rounds until ``stop``; a broker that goes away is waited for."""
+    while not stop.is_set():
+        try:
+            tuner.step()
+        except Stopped:
+            return
+        except (StreamAppError, KafkaError) as error:
+            log.warning("round left: %s", error)
+            stop.wait(2.0)
