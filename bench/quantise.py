@@ -35,8 +35,8 @@ from models.torch_learner import TorchLearner
 WIDTHS = ((64, 64), (256, 256), (256, 1024), (512, 2048))
 BATCHES = (1, 8, 32, 256)
 CALIBRATION = 1024
-MEASURED = 4096
-"""Right after the calibration rows, as a compressor's are; weeks later frozen networks saturate."""
+MEASURED = 1024
+"""Right after the calibration rows, as many as a compressor has."""
 STEP = 128
 LABEL_DELAY_S = 4 * 3600.0
 

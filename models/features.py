@@ -24,6 +24,7 @@ Ints = NDArray[np.int64]
 Times = NDArray[np.float64]
 
 LARGEST = float(np.finfo(np.float32).max)
+FINITE = float(np.finfo(np.float64).max)
 CACHED_CODES = 100_000
 
 
@@ -82,7 +83,7 @@ class FeatureEncoder:
             slots=spec.features.rates.slots,
             half_lives_s=spec.features.rates.half_lives_s,
             tracked=spec.outputs,
-            log_odds=spec.task != "regression",
+            blank={"binary": 0.5, "multiclass": 1 / spec.outputs, "regression": 0.0}[spec.task],
         )
         self.scaler = Scaler(len(self.numeric_names) + self.rates.columns)
 
@@ -100,9 +101,7 @@ class FeatureEncoder:
         slots = np.zeros((rows, len(self._combinations)), dtype=np.int64)
         for k, (combination, codes) in enumerate(zip(self._combinations, self._slots, strict=True)):
             if combination:
-                slots[:, k] = [
-                    codes[v] for v in zip(*(columns[i] for i in combination), strict=True)
-                ]
+                slots[:, k] = [codes[v] for v in zip(*(columns[i] for i in combination), strict=True)]
         return slots
 
     def raw_of(self, rows: Sequence[Mapping[str, object]]) -> Raw:
@@ -144,10 +143,8 @@ def _number(name: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise FeatureError(f"feature {name!r} is {value!r}, wanted a number")
-    if np.isinf(value):
-        raise FeatureError(
-            f"feature {name!r} is {value!r}, wanted a finite number (NaN means missing)"
-        )
+    if not -FINITE <= value <= FINITE and value == value:
+        raise FeatureError(f"feature {name!r} is {value!r}, wanted a finite number (NaN means missing)")
     return float(value)
 
 

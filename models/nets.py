@@ -28,7 +28,7 @@ def forward(parameters: dict[str, Tensor], x: Tensor, c: Tensor) -> Tensor:
 def initial(shapes: Shapes, generator: torch.Generator) -> Tensor:
     """Kaiming-uniform weights, zero biases, small embeddings; a zero last layer, so the first answer is neutral."""
     parts = []
-    last = f"layer{sum(n.endswith('.weight') for n in shapes) - 1}.weight"
+    last = f"layer{sum(n.startswith('layer') for n in shapes) // 2 - 1}.weight"
     for name, shape in shapes.items():
         if name.startswith("embed."):
             parts.append(0.05 * torch.randn(shape, generator=generator))

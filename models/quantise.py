@@ -36,8 +36,10 @@ IN_LEVELS, IN_ZERO = 127, 128
 """First layer: uint8 1..255 around 128."""
 HIDDEN_LEVELS = 255
 """Hidden layers: uint8 0..255; what Relu lets through is not negative."""
-HEADROOM = 1.1
+HEADROOM = 1.5
 """How far later rows may exceed the calibration rows before they saturate."""
+LEAST_REACH = 3.0
+"""Deviations that every dense column may take: a calm hour's calibration must do for a storm."""
 _BIAS_LIMIT = 2.0**30
 
 Arrays = dict[str, NDArray[Any]]
@@ -96,13 +98,13 @@ def _depth(floats: Arrays) -> int:
 def _in_ranges(floats: Arrays, x: Floats) -> Floats:
     """r_j of the first layer, (W,).
 
-    Dense columns may reach 1 even if they did not on the calibration rows, and never pass CLIP;
+    Dense columns may reach LEAST_REACH whatever the calibration rows did, and never pass CLIP;
     indicators are 0 or 1, both levels of the range 1; embeddings reach what their tables do.
     """
     dense = len(floats["mean"])
     embedded = _embedded_reach(floats)
     reach = np.ones(x.shape[1])
-    reach[:dense] = np.clip(np.abs(x[:, :dense]).max(axis=0) * HEADROOM, 1.0, CLIP)
+    reach[:dense] = np.clip(np.abs(x[:, :dense]).max(axis=0) * HEADROOM, LEAST_REACH, CLIP)
     reach[x.shape[1] - len(embedded) :] = embedded
     weights = np.abs(floats["layer0.weight"].astype(np.float64)).max(axis=0)  # (W,)
     weights = np.maximum(weights, max(float(weights.max()) / 1000, 1e-9))
@@ -149,20 +151,30 @@ def _preprocessing(floats: Arrays, ranges: Floats) -> Arrays:
 
 
 def _quantised_layers(floats: Arrays, x: Floats, ranges: Floats) -> list[Layer]:
-    """All layers; ``x`` (B, W) goes through them in floats to find what the hidden units reach."""
+    """All layers; the rows ``x`` (B, W) go through them twice, in floats and in levels.
+
+    In floats they show what the hidden units reach; in levels how far rounding has moved each unit's
+    mean, which its bias then takes back (a column that hardly varies is always rounded the same way).
+    """
     depth = _depth(floats)
     layers = []
+    levels = np.clip(np.rint(x / ranges * IN_LEVELS), -IN_ZERO, IN_LEVELS)  # (B, W)
     for i in range(depth):
         weight = floats[f"layer{i}.weight"].astype(np.float64)  # (out, in)
         bias = floats[f"layer{i}.bias"].astype(np.float64)  # (out,)
+        out = x @ weight.T + bias  # (B, out)
         mine = np.ones(len(bias))
         if i < depth - 1:
-            x = np.maximum(x @ weight.T + bias, 0.0)  # (B, out)
-            mine = _hidden_ranges(weight * ranges, bias, x.max(axis=0) * HEADROOM)
-        levels, zero = (IN_LEVELS, IN_ZERO) if i == 0 else (HIDDEN_LEVELS, 0)
+            reach = np.maximum(out, 0.0).max(axis=0) * HEADROOM
+            mine = _hidden_ranges(weight * ranges, bias, reach)
+        step, zero = (1 / IN_LEVELS, IN_ZERO) if i == 0 else (1 / HIDDEN_LEVELS, 0)
         folded = weight * ranges / mine[:, None]
-        layers.append(quantised_layer(folded, bias / mine, step=1 / levels, zero=zero))
-        ranges = mine
+        rounded = quantised_layer(folded, bias / mine, step=step, zero=zero)
+        product = levels @ rounded.weight.astype(np.float64) * (step * rounded.scale)  # (B, out)
+        corrected = (out / mine - product).mean(axis=0)
+        layers.append(quantised_layer(folded, corrected, step=step, zero=zero))
+        levels = np.clip(np.rint((product + corrected) * HIDDEN_LEVELS), 0, HIDDEN_LEVELS)
+        x, ranges = np.maximum(out, 0.0), mine
     return layers
 
 

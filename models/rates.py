@@ -4,6 +4,8 @@ w, s      decayed count and sum of labels per slot and time scale:  (K + 1, slot
 last      when a slot was last brought up to date, event time:      (K + 1, slots)
 overall   row 0 counts every label; rows 1..K belong to the spec's key combinations
 rate      (s + PSEUDO * overall) / (w + PSEUDO), overall shrunk to the all-time mean alike
+
+Rates stay means: their log-odds, tried too, served the flights worse (AUC 0.752, means 0.754).
 """
 
 import numpy as np
@@ -13,8 +15,6 @@ from models.snapshot import Arrays
 
 PSEUDO = 5.0
 """Labels' worth of belief in the parent rate."""
-EDGE = 0.005
-"""Rates are kept this far from 0 and 1 before their log-odds are taken."""
 
 NEVER_S = -1e18
 """Time of a slot that no label has touched."""
@@ -30,7 +30,7 @@ class RecentRates:
         slots: counters per combination; keys are hashed into them.
         half_lives_s: event time, seconds.
         tracked: T, numbers per label.
-        log_odds: give log-odds (classification) instead of the plain mean (regression).
+        blank: the prior before the first label, later worth one label.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class RecentRates:
         slots: int,
         half_lives_s: tuple[float, ...],
         tracked: int,
-        log_odds: bool,
+        blank: float,
     ) -> None:
-        self._k, self._slots, self._log_odds = combinations, slots, log_odds
+        self._k, self._slots, self._blank = combinations, slots, blank
         self._half_lives_s = np.array(half_lives_s, dtype=np.float64)
         rows = (combinations + 1) * slots if half_lives_s else 0
         self._w = np.zeros((rows, len(half_lives_s)))
@@ -53,10 +53,8 @@ class RecentRates:
         self.columns = combinations * len(half_lives_s) * tracked
 
     def prior(self) -> Floats:
-        """All-time mean of the labels (T,); before the first, 1 / T (or 0.5, or 0 for regression)."""
-        tracked = len(self._sum)
-        blank = 0.0 if not self._log_odds else (1.0 / tracked if tracked > 1 else 0.5)
-        return (self._sum + blank) / (self._count + 1.0)
+        """All-time mean of the labels (T,); ``blank`` before the first."""
+        return (self._sum + self._blank) / (self._count + 1.0)
 
     def read(self, keys: NDArray[np.int64], times_s: Floats) -> NDArray[np.float32]:
         """Rates of keys (B, K) as they stand at times_s (B,): (B, R)."""
@@ -68,10 +66,7 @@ class RecentRates:
         w, s = self._w[rows] * decay, self._s[rows] * decay[..., None]
         overall = _shrunk(s[:, :1], w[:, :1], self.prior())  # (B, 1, H, T)
         rate = _shrunk(s[:, 1:], w[:, 1:], overall)  # (B, K, H, T)
-        if self._log_odds:
-            rate = np.clip(rate, EDGE, 1.0 - EDGE)
-            rate = np.log(rate / (1.0 - rate))
-        return rate.reshape(len(keys), -1).astype(np.float32)
+        return rate.reshape(len(keys), self.columns).astype(np.float32)
 
     def learn(self, keys: NDArray[np.int64], targets: Floats, times_s: Floats) -> None:
         """Count labels: keys (B, K), targets (B, T), the labels' own times (B,)."""

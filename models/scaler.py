@@ -51,8 +51,9 @@ class Scaler:
 
     def scale(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """z (B, D), clipped; 0 where missing."""
-        z = np.clip((x - self.mean.astype(np.float32)) / self.std.astype(np.float32), -CLIP, CLIP)
-        return np.nan_to_num(z, nan=0.0).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            z = (x - self.mean.astype(np.float32)) / self.std.astype(np.float32)
+        return np.nan_to_num(np.clip(z, -CLIP, CLIP), nan=0.0).astype(np.float32, copy=False)
 
     def state(self) -> Arrays:
         return {"n": self.n.copy(), "mean": self.mean.copy(), "m2": self.m2.copy()}

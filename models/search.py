@@ -41,9 +41,7 @@ class RandomSearch:
         ValueError: a range is not 0 < low <= high, or the incumbent has other names than the space.
     """
 
-    def __init__(
-        self, space: Mapping[str, tuple[float, float]], seed: int, *, incumbent: Mapping[str, float]
-    ) -> None:
+    def __init__(self, space: Mapping[str, tuple[float, float]], seed: int, *, incumbent: Mapping[str, float]) -> None:
         for name, (low, high) in space.items():
             if not (0.0 < low <= high and isfinite(high)):
                 raise ValueError(f"range of {name} is ({low}, {high}), wanted 0 < low <= high")

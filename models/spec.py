@@ -111,6 +111,13 @@ class Compression(msgspec.Struct, frozen=True, kw_only=True):
     """Loss (log-loss; squared error for regression) a variant may cost against fp32."""
 
 
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes of the error, found by ADWIN; a rise releases the pull toward a reference gone stale."""
+
+    delta: float = 0.00001
+    """Chance of a false alarm per check, were the errors independent; smaller is later and surer."""
+
+
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
     every_s: float = 1.0
     keep: int = 20
@@ -128,6 +135,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     learner: Learner = Learner()
     optimiser: Optimiser = Optimiser()
     blend: Blend = Blend()
+    drift: Drift = Drift()
     tuning: Tuning = Tuning()
     compression: Compression = Compression()
     publish: Publish = Publish()
@@ -276,9 +284,7 @@ def _unknown(key: str, known: list[str]) -> str:
     near = difflib.get_close_matches(key, known, n=1)
     if near:
         return f"is unknown, did you mean {near[0]}?"
-    return (
-        f"is unknown, wanted one of {', '.join(known)}" if known else "is unknown, wanted nothing"
-    )
+    return f"is unknown, wanted one of {', '.join(known)}" if known else "is unknown, wanted nothing"
 
 
 def _kind(kind: Any) -> str:
@@ -318,6 +324,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "learner.batch_records": (1, 65_536),
     "learner.seed": (0, 2**63 - 1),
     "optimiser.learning_rate": (_TINY, _HUGE),
+    "drift.delta": (_TINY, 0.5),
     "blend.half_life_events": (_TINY, _HUGE),
     "tuning.every_labels": (0, 10**12),
     "tuning.window_labels": (1, 10**8),
@@ -378,9 +385,7 @@ def _wrong_label(spec: ModelSpec) -> Iterator[_Found]:
         yield _Found(where, classes, "classes that differ when written as texts")
     match spec.task:
         case "binary" if len(classes) != 2:
-            yield _Found(
-                where, classes, "two classes, the second the positive one, for task binary"
-            )
+            yield _Found(where, classes, "two classes, the second the positive one, for task binary")
         case "multiclass" if not 3 <= len(classes) <= MAX_CLASSES:
             wanted = f"3 to {MAX_CLASSES} classes for task multiclass (two are task binary)"
             yield _Found(where, classes, wanted)

@@ -56,13 +56,14 @@ class TorchLearner:
         self._parameters = _views(self._theta, shapes)
         self._reference: Tensor | None = None
         self._target_scaler = Scaler(1)
-        self._optimiser = _OPTIMISERS[spec.optimiser.name]([self._theta], lr=self.learning_rate)
+        self._optimiser = self._fresh_optimiser()
+
+    def _fresh_optimiser(self) -> Any:
+        return _OPTIMISERS[self._spec.optimiser.name]([self._theta], lr=self.learning_rate)
 
     def predict(self, x: Floats, categories: Ints) -> Floats:
         with torch.inference_mode():
-            outputs = nets.forward(
-                self._parameters, torch.from_numpy(x), torch.from_numpy(categories)
-            )
+            outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
             found: Floats = losses.scores(self._spec.task, outputs).numpy()
         if self._spec.task == "regression":
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
@@ -82,9 +83,7 @@ class TorchLearner:
         if reference is not None and kind != "none":
             lam = strength(self.half_life_events, len(target))
             with torch.no_grad():
-                pulled = blended(
-                    kind, before=before, stepped=self._theta, reference=reference, lam=lam
-                )
+                pulled = blended(kind, before=before, stepped=self._theta, reference=reference, lam=lam)
                 self._theta.copy_(pulled)
 
     def _gradient(self, x: Floats, categories: Ints, target: Floats) -> Tensor:
@@ -126,16 +125,16 @@ class TorchLearner:
             arrays["reference"] = self._reference.numpy().copy()
         optimiser = self._optimiser.state.get(self._theta, {})
         slots = {k: np.array(v) for k, v in optimiser.items() if v is not None}
-        return (
-            arrays | prefixed("optimiser", slots) | prefixed("target", self._target_scaler.state())
-        )
+        name = f"optimiser.{self._spec.optimiser.name}"
+        return arrays | prefixed(name, slots) | prefixed("target", self._target_scaler.state())
 
     def load(self, state: Arrays) -> None:
         with torch.no_grad():
             self._theta.copy_(torch.from_numpy(np.array(state["theta"])))
         self.set_reference(state["reference"].astype(np.float32) if "reference" in state else None)
-        slots = {k: torch.from_numpy(np.array(v)) for k, v in under("optimiser", state).items()}
-        self._optimiser.state.clear()
+        mine = under(f"optimiser.{self._spec.optimiser.name}", state)  # another optimiser's would not fit
+        slots = {k: torch.from_numpy(np.array(v)) for k, v in mine.items()}
+        self._optimiser = self._fresh_optimiser()
         if slots:
             self._optimiser.state[self._theta] = slots
         self._target_scaler.load(under("target", state))

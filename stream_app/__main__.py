@@ -19,9 +19,7 @@ Command = Callable[[argparse.Namespace, ModelSpec], int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input ends with its reason and exit code 2."""
     args = build_parser().parse_args(argv)
-    logging.basicConfig(
-        level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("kafka", "aiokafka", "faust", "mode"):
         logging.getLogger(noisy).setLevel(logging.DEBUG if args.log_level == "debug" else logging.ERROR)
     try:
@@ -224,17 +222,13 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
 def _monitor(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import monitor
 
-    return monitor.run(
-        spec, bootstrap_servers=args.bootstrap_servers, prometheus=args.prometheus, view=args.view
-    )
+    return monitor.run(spec, bootstrap_servers=args.bootstrap_servers, prometheus=args.prometheus, view=args.view)
 
 
 def _lag(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import lag
 
-    return lag.run(
-        spec.name, bootstrap_servers=args.bootstrap_servers, as_json=args.json, watch_s=args.watch
-    )
+    return lag.run(spec.name, bootstrap_servers=args.bootstrap_servers, as_json=args.json, watch_s=args.watch)
 
 
 def _up(args: argparse.Namespace, spec: ModelSpec) -> int:

@@ -179,9 +179,7 @@ def answers_metadata(host: str, port: int, *, wait_s: float = 2.0) -> bool:
     """
     try:
         socket.create_connection((host, port), timeout=wait_s).close()
-        admin = KafkaAdminClient(
-            bootstrap_servers=f"{host}:{port}", bootstrap_timeout_ms=int(wait_s * 1000)
-        )
+        admin = KafkaAdminClient(bootstrap_servers=f"{host}:{port}", bootstrap_timeout_ms=int(wait_s * 1000))
     except (OSError, KafkaError):
         return False
     admin.close()
@@ -205,6 +203,4 @@ def _refuse_taken(port: int) -> None:
         try:
             s.bind((_HOST, port))
         except OSError as error:
-            raise BrokerError(
-                f"embedded broker: port {port} is taken ({error.strerror}), wanted a free one"
-            ) from error
+            raise BrokerError(f"embedded broker: port {port} is taken ({error.strerror}), wanted a free one") from error

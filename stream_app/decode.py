@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from models.features import LARGEST
 from models.spec import ModelSpec
 from stream_app.errors import DecodeError
 
@@ -80,7 +81,8 @@ class Decoder:
         values = [r.value for r in records]
         if all(values):
             joined = b"\n".join(values)  # type: ignore[arg-type]
-            if joined.count(b"\n") == len(values) - 1:
+            # Every line break between two objects, and as many objects as records: one to a record.
+            if joined.count(b"\n") == joined.count(b"}\n{") == len(values) - 1:
                 try:
                     parsed = self._json.decode_lines(joined)
                 except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -124,8 +126,8 @@ class Decoder:
 
     def _target(self, e: Any) -> float:
         if not self._classes:
-            if not math.isfinite(e.label):
-                raise DecodeError(f"event {e.id!r}: 'label' is {e.label!r}, wanted a finite number")
+            if not -LARGEST <= e.label <= LARGEST:
+                raise DecodeError(f"event {e.id!r}: 'label' is {e.label!r}, wanted a number that float32 can hold")
             return float(e.label)
         target = self._classes.get(e.label)
         if target is None:

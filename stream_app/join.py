@@ -100,7 +100,8 @@ class LabelJoin(Generic[Row]):
         if abs(entry.label_time_s - entry.time_s) > self.wait_s:
             self.ignored += 1
             return None
-        assert found is not None and entry.target is not None
+        assert found is not None
+        assert entry.target is not None
         return Pair(event.id, found, entry.target, entry.label_time_s)
 
     def _forget(self) -> None:

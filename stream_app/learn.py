@@ -93,7 +93,7 @@ class Core:
         self.learner = learner
         self.encoder = FeatureEncoder(spec)
         self.score = Prequential(spec.task, len(spec.label.classes))
-        self.drift = DriftWatch()
+        self.drift = DriftWatch(spec.drift.delta)
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.reference: str | None = None
@@ -173,9 +173,7 @@ class Core:
         _recount(said, recalled)
         return Rows(dense, raw, own, said), fresh
 
-    def _join(
-        self, state: Partition, events: Sequence[Event], rows: Rows | None
-    ) -> list[Pair[RowAt]]:
+    def _join(self, state: Partition, events: Sequence[Event], rows: Rows | None) -> list[Pair[RowAt]]:
         pairs, i = [], 0
         for event in events:
             row = None
@@ -260,7 +258,7 @@ class Core:
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
         self.partitions = {}
         for p, next_offset in envelope.offsets.items():
-            offset, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
+            _, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
             count, xor = envelope.ledger.get(p, (0, 0))
             join: LabelJoin[RowAt] = LabelJoin(self.spec.label.wait_s, clock_s)
             self.partitions[p] = Partition(join, next_offset, {}, count, xor)
@@ -293,9 +291,7 @@ class Core:
         return self.score.metrics() | self.counts | {"waiting": waiting}
 
     def hyper(self) -> Hyper:
-        return Hyper(
-            learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events
-        )
+        return Hyper(learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events)
 
 
 def _overwrite(dense: Floats, recalled: Sequence[Said | None]) -> NDArray[np.intp]:

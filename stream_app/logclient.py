@@ -4,6 +4,7 @@ import time
 
 import kafka
 
+from stream_app import failpoints
 from stream_app.errors import ModelLogError
 from stream_app.modellog import (
     Announcement,
@@ -30,18 +31,21 @@ class LogClient:
         self._topic = topic
         self._tp = kafka.TopicPartition(topic, 0)
         self._producer: kafka.KafkaProducer | None = None
+        start = beginning_offsets(bootstrap_servers, topic).get(0)
+        if start is None:
+            raise ModelLogError(f"topic {topic!r} does not exist; `stream-app worker` creates it")
         self._consumer = kafka.KafkaConsumer(
             bootstrap_servers=bootstrap_servers.split(","),
             enable_auto_commit=False,
+            allow_auto_create_topics=False,
+            auto_offset_reset="earliest",
             fetch_max_wait_ms=50,
             max_partition_fetch_bytes=16 << 20,
             fetch_max_bytes=32 << 20,
         )
-        start = beginning_offsets(bootstrap_servers, topic).get(0)
-        if start is None:
-            raise ModelLogError(f"topic {topic!r} does not exist; `stream-app worker` creates it")
         self._consumer.assign([self._tp])
         self._consumer.seek(self._tp, start)
+        self._next = start
         self.fold = Fold(start)
 
     @property
@@ -92,6 +96,7 @@ class LogClient:
         before = self.fold.head_at
         while time.monotonic() < deadline:
             at = self._try_append(wish)
+            failpoints.reach("announced")
             while at is not None and self.position() <= at and time.monotonic() < deadline:
                 self.poll(0.05)
             if self.head is not None and self.head.id == wish.envelope.id:
@@ -108,6 +113,9 @@ class LogClient:
             return None
 
     def _apply(self, at: int, value: bytes) -> Change | None:
+        if at > self._next:  # the log was trimmed past our position: fold what is left of it
+            self.fold = Fold(at)
+        self._next = at + 1
         try:
             return self.fold.apply(at, decode_record(value))
         except ValueError:  # msgspec's decode and validation errors

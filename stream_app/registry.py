@@ -2,12 +2,14 @@
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
 import fsspec.implementations.local
 
+from stream_app import failpoints
 from stream_app.errors import RegistryError
 
 
@@ -96,7 +98,7 @@ class Registry:
         if not self._fs.exists(where):
             return []
         found = [f for f in self._fs.ls(where, detail=True) if f["type"] == "file"]
-        found.sort(key=lambda f: (f.get("mtime") or f.get("LastModified") or 0, f["name"]))
+        found.sort(key=lambda f: (_written(f), f["name"]))
         names = (str(f["name"]).rsplit("/", 1)[-1] for f in found)
         return [f"{folder}/{n}" for n in names if not n.startswith(".")]
 
@@ -104,8 +106,17 @@ class Registry:
         """Delete all but the newest ``keep`` files of ``folder`` and those in ``always``."""
         old = [p for p in self.list(folder)[: -keep or None] if p not in always]
         for path in old:
-            self._fs.rm_file(f"{self._root}/{path}")
+            try:
+                self._fs.rm_file(f"{self._root}/{path}")
+            except FileNotFoundError:
+                pass  # another process pruned it just now
         return len(old)
+
+
+def _written(file: dict[str, Any]) -> Any:
+    """When the file was last written; fsspec's file systems differ in what they call it."""
+    known = (file.get(k) for k in ("mtime", "LastModified", "last_modified", "updated", "created"))
+    return next((t for t in known if t is not None), 0)
 
 
 def checked(path: str, data: bytes, sha256: str) -> bytes:
@@ -123,12 +134,18 @@ def checked(path: str, data: bytes, sha256: str) -> bytes:
 def _write_local(path: Path, data: bytes) -> None:
     """Temporary file, fsync, rename, fsync of the folder: there whole, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    # Not the process id: in containers that share a folder it is 1 everywhere.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            failpoints.reach("writing")
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk must not be kept full
+        raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)

@@ -30,6 +30,7 @@ class Reader:
         self._consumer = kafka.KafkaConsumer(
             bootstrap_servers=bootstrap_servers.split(","),
             enable_auto_commit=False,
+            allow_auto_create_topics=False,
             fetch_max_wait_ms=100,
             max_poll_records=5000,
             max_partition_fetch_bytes=4 << 20,

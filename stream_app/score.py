@@ -341,9 +341,7 @@ class Prequential:
             case "regression":
                 self._score = RegressionScore(len(PREDICTORS))
 
-    def add(
-        self, scores: ArrayLike, target: ArrayLike, nochange: ArrayLike, prior: ArrayLike
-    ) -> None:
+    def add(self, scores: ArrayLike, target: ArrayLike, nochange: ArrayLike, prior: ArrayLike) -> None:
         """Score B rows, in the order in which their labels are learned.
 
         Args:

@@ -49,9 +49,7 @@ class Seeder:
         on_mismatch: what to do if the head fits neither spec nor topics.
     """
 
-    def __init__(
-        self, spec: ModelSpec, *, bootstrap_servers: str, registry: Registry, on_mismatch: OnMismatch
-    ) -> None:
+    def __init__(self, spec: ModelSpec, *, bootstrap_servers: str, registry: Registry, on_mismatch: OnMismatch) -> None:
         self.spec, self._registry, self._on_mismatch = spec, registry, on_mismatch
         self._topics = Topics.of(spec.name)
         self._bootstrap_servers = bootstrap_servers
@@ -191,7 +189,6 @@ class Seeder:
         self, taken: versions.Snapshot, parent: Envelope, predictions_from: dict[int, int]
     ) -> tuple[Envelope, bool]:
         """Make a snapshot durable and announce it; returns the head then, and whether that is it."""
-        failpoints.reach("write")
         envelope, data = self._write(taken, parent, parent.epoch, predictions_from)
         failpoints.reach("written")
         won = self._announce("version", envelope, data)

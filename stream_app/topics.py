@@ -106,9 +106,7 @@ def beginning_offsets(bootstrap_servers: str, topic: str) -> dict[int, int]:
     return {tp.partition: first[tp] for tp in tps}
 
 
-def _layout(
-    topics: Topics, partitions: int, retention_s: int, max_record_bytes: int
-) -> dict[str, dict[str, Any]]:
+def _layout(topics: Topics, partitions: int, retention_s: int, max_record_bytes: int) -> dict[str, dict[str, Any]]:
     """Topic -> what ``KafkaAdminClient.create_topics`` takes."""
     largest = max_record_bytes + _BATCH_MARGIN_BYTES
     kept_ms = retention_s * 1000
@@ -157,10 +155,7 @@ def _check_not_compacted(admin: KafkaAdminClient, topics: list[str]) -> None:
 def _check_there(topics: Iterable[str], found: dict[str, Any]) -> None:
     missing = [t for t in topics if t not in found]
     if missing:
-        raise TopicError(
-            f"topic {missing[0]!r}: is not there, wanted it created "
-            "(the worker does so when it starts)"
-        )
+        raise TopicError(f"topic {missing[0]!r}: is not there, wanted it created (the worker does so when it starts)")
 
 
 def _describe(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -169,9 +164,7 @@ def _describe(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[str, dict[
     return {r["name"]: r for r in rows if r["error_code"] != _UNKNOWN_TOPIC}
 
 
-def _high_watermarks(
-    consumer: KafkaConsumer, listed: dict[TopicPartition, int]
-) -> dict[TopicPartition, int]:
+def _high_watermarks(consumer: KafkaConsumer, listed: dict[TopicPartition, int]) -> dict[TopicPartition, int]:
     """One fetch per partition at its listed end; the records in it (if any) are thrown away."""
     waiting = set(listed)
     for tp in waiting:
@@ -183,18 +176,14 @@ def _high_watermarks(
         consumer.pause(*seen)
         waiting -= seen
         if waiting and time.monotonic() > deadline_s:
-            raise BrokerError(
-                f"broker: no answer to a fetch from {min(waiting)} in {_WAIT_S:g} s, wanted one"
-            )
+            raise BrokerError(f"broker: no answer to a fetch from {min(waiting)} in {_WAIT_S:g} s, wanted one")
     return {tp: int(consumer.highwater(tp)) for tp in listed}
 
 
 @contextmanager
 def _admin(bootstrap_servers: str) -> Iterator[KafkaAdminClient]:
     with _broker_errors(bootstrap_servers):
-        admin = KafkaAdminClient(
-            bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=int(_WAIT_S * 1000)
-        )
+        admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=int(_WAIT_S * 1000))
         try:
             yield admin
         finally:
@@ -202,9 +191,7 @@ def _admin(bootstrap_servers: str) -> Iterator[KafkaAdminClient]:
 
 
 @contextmanager
-def _assigned(
-    bootstrap_servers: str, topic: str
-) -> Iterator[tuple[KafkaConsumer, list[TopicPartition]]]:
+def _assigned(bootstrap_servers: str, topic: str) -> Iterator[tuple[KafkaConsumer, list[TopicPartition]]]:
     """A consumer without a group that owns every partition of the topic."""
     with _admin(bootstrap_servers) as admin:
         found = _describe(admin, [topic])

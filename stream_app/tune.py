@@ -214,9 +214,7 @@ class Tuner:
         loss, labels = 0.0, 0
         for step in window:
             self._mind_stop()
-            loss += len(step.target) * mean_loss(
-                self._spec.task, learner.predict(step.x, step.categories), step.target
-            )
+            loss += len(step.target) * mean_loss(self._spec.task, learner.predict(step.x, step.categories), step.target)
             labels += len(step.target)
             learner.learn(step.x, step.categories, step.target)
         mean = loss / max(1, labels)

@@ -170,6 +170,7 @@ class Worker:
             ack = await self._producer.send(self._topics.predictions, value, partition=partition)
             last_event = int(taken.predictions[-1].offsets[-1])
             self._sent.append(_Sent(partition, last_event, ack))
+        failpoints.reach("said")
         for bad in taken.bad:
             await self._send_letter(partition, bad)
         for drift in taken.drifts:
@@ -181,9 +182,7 @@ class Worker:
             return
         topic = self._topics.events
         value = bad.value[:KEEP_LETTER_BYTES]
-        letter = DeadLetter(
-            topic=topic, partition=partition, offset=bad.offset, reason=bad.reason, value=value
-        )
+        letter = DeadLetter(topic=topic, partition=partition, offset=bad.offset, reason=bad.reason, value=value)
         self._letter_acks.append(
             await self._producer.send(
                 self._topics.dead_letters,
@@ -280,4 +279,3 @@ class Worker:
 
     async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))
-

@@ -55,6 +55,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if count:
         terminalreporter.section("WARNING", sep="!", red=True, bold=True)
         terminalreporter.line(f"{_NO_KAFKA} ({count} tests)", red=True, bold=True)
-        terminalreporter.line(
-            "Set KAFKA_HOME to an Apache Kafka 4 distribution (Java 17+) to run them.", red=True
-        )
+        terminalreporter.line("Set KAFKA_HOME to an Apache Kafka 4 distribution (Java 17+) to run them.", red=True)

@@ -76,9 +76,7 @@ def test_kafka_listens_where_the_others_look() -> None:
     assert environment["KAFKA_PROCESS_ROLES"] == "broker,controller"
     listeners = dict(x.split("://:") for x in environment["KAFKA_LISTENERS"].split(","))
     advertised = dict(x.split("://") for x in environment["KAFKA_ADVERTISED_LISTENERS"].split(","))
-    protocols = dict(
-        x.split(":") for x in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(",")
-    )
+    protocols = dict(x.split(":") for x in environment["KAFKA_LISTENER_SECURITY_PROTOCOL_MAP"].split(","))
     assert listeners.keys() == protocols.keys()
     assert listeners.keys() - advertised.keys() == {environment["KAFKA_CONTROLLER_LISTENER_NAMES"]}
     assert advertised[environment["KAFKA_INTER_BROKER_LISTENER_NAME"]] == "kafka:9092"
@@ -124,13 +122,7 @@ def test_the_image_runs_as_an_ordinary_user() -> None:
 
 
 def test_what_is_copied_is_sent_to_the_build() -> None:
-    allowed = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
-    }
-    copied = {
-        source
-        for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.M)
-        for source in line.split()[:-1]
-    }
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"}
+    copied = {source for line in re.findall(r"^COPY (?!--from)(.*)$", DOCKERFILE, re.M) for source in line.split()[:-1]}
     assert copied == allowed
     assert all((ROOT / source).exists() for source in copied)

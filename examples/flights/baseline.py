@@ -158,9 +158,7 @@ def consume(bootstrap_servers: str, topic: str, *, wait_s: float = 60.0) -> Iter
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
     except KafkaError as error:
-        raise BaselineError(
-            f"{bootstrap_servers} did not answer: {error!r}, wanted a Kafka broker"
-        ) from error
+        raise BaselineError(f"{bootstrap_servers} did not answer: {error!r}, wanted a Kafka broker") from error
     try:
         partitions = _partitions(consumer, topic, wait_s=wait_s)
         consumer.assign(partitions)
@@ -187,9 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     values = consume(options.bootstrap_servers, options.topic)
     try:
-        report = run(
-            values, options.out, n_labels=options.labels, until_idle_s=options.until_idle_s
-        )
+        report = run(values, options.out, n_labels=options.labels, until_idle_s=options.until_idle_s)
     except BaselineError as error:
         print(f"baseline: {error}", file=sys.stderr)
         return 1
@@ -240,9 +236,7 @@ def _partitions(consumer: Any, topic: str, *, wait_s: float) -> list[TopicPartit
     deadline_s = time.monotonic() + wait_s
     while not (numbers := consumer.partitions_for_topic(topic)):
         if time.monotonic() > deadline_s:
-            raise BaselineError(
-                f"topic {topic!r} is not there after {wait_s:g} s, wanted an existing one"
-            )
+            raise BaselineError(f"topic {topic!r} is not there after {wait_s:g} s, wanted an existing one")
         time.sleep(0.5)
     return [TopicPartition(topic, number) for number in sorted(numbers)]
 
@@ -254,9 +248,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--bootstrap-servers", required=True, metavar="HOST:PORT")
     parser.add_argument("--topic", required=True)
     parser.add_argument("--labels", type=int, metavar="N", help="end after so many labels")
-    parser.add_argument(
-        "--until-idle-s", type=float, metavar="S", help="end when nothing came for so long"
-    )
+    parser.add_argument("--until-idle-s", type=float, metavar="S", help="end when nothing came for so long")
     parser.add_argument(
         "--out",
         type=Path,
@@ -266,9 +258,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     options = parser.parse_args(arguments)
     if options.labels is None and options.until_idle_s is None:
-        parser.error(
-            "got neither --labels nor --until-idle-s, wanted at least one, to know when to end"
-        )
+        parser.error("got neither --labels nor --until-idle-s, wanted at least one, to know when to end")
     return options
 
 

@@ -283,7 +283,9 @@ def newest_flight(bootstrap_servers: str, topic: str) -> Figures:
         DemoError: there is none among the last 2,000 records.
     """
     end, tp = end_offsets(bootstrap_servers, topic)[0], TopicPartition(topic, 0)
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers.split(","), group_id=None)
+    consumer = KafkaConsumer(
+        bootstrap_servers=bootstrap_servers.split(","), enable_auto_commit=False
+    )
     try:
         consumer.assign([tp])
         consumer.seek(tp, max(0, end - 2_000))

@@ -128,9 +128,7 @@ def produce(
         seconds = time.monotonic() - started_s
     _tell(n_sent, n_records, progress, None)
     rate = round(n_sent / seconds, 1)
-    return Produced(
-        counts["flight"], counts["label"], n_sent, counts["bad"], round(seconds, 3), rate
-    )
+    return Produced(counts["flight"], counts["label"], n_sent, counts["bad"], round(seconds, 3), rate)
 
 
 def outgoing(records: Iterable[Record]) -> Iterator[Outgoing]:
@@ -156,21 +154,15 @@ def not_json(like: FeaturesRecord) -> Outgoing:
 def text_for_number(like: FeaturesRecord) -> Outgoing:
     """A features record whose distance is a word."""
     features = msgspec.to_builtins(like.features) | {"distance": "far"}
-    return _bad(
-        like, {"id": f"{like.id}-far", "key": like.key, "time": like.time, "features": features}
-    )
+    return _bad(like, {"id": f"{like.id}-far", "key": like.key, "time": like.time, "features": features})
 
 
 def without_id(like: FeaturesRecord) -> Outgoing:
     """A features record that no label could ever be joined to."""
-    return _bad(
-        like, {"key": like.key, "time": like.time, "features": msgspec.to_builtins(like.features)}
-    )
+    return _bad(like, {"key": like.key, "time": like.time, "features": msgspec.to_builtins(like.features)})
 
 
-def paced(
-    records: Iterable[Outgoing], speed: float | None, stop: threading.Event
-) -> Iterator[Outgoing]:
+def paced(records: Iterable[Outgoing], speed: float | None, stop: threading.Event) -> Iterator[Outgoing]:
     """The records no earlier than their event time, `speed` event-seconds to the second, allows."""
     if speed is None:
         yield from records
@@ -218,9 +210,7 @@ class Sender:
         """
         try:
             partition = self._partition(record.key)
-            self._futures.append(
-                self._producer.send(self._topic, record.value, record.key, partition=partition)
-            )
+            self._futures.append(self._producer.send(self._topic, record.value, record.key, partition=partition))
         except KafkaError as error:
             raise self._undelivered(error) from error
 
@@ -247,17 +237,13 @@ class Sender:
         return self._partition_of[key]
 
     def _undelivered(self, error: KafkaError) -> ProduceError:
-        return ProduceError(
-            f"topic {self._topic!r} did not take a record: {error!r}, wanted its acknowledgement"
-        )
+        return ProduceError(f"topic {self._topic!r} did not take a record: {error!r}, wanted its acknowledgement")
 
 
 class LagGate:
     """Holds production back while a consumer group is too far behind the end of the topic."""
 
-    def __init__(
-        self, bootstrap_servers: str, topic: str, *, group: str, max_lag: int, stop: threading.Event
-    ) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, *, group: str, max_lag: int, stop: threading.Event) -> None:
         self._consumer = KafkaConsumer(
             bootstrap_servers=bootstrap_servers.split(","), group_id=group, enable_auto_commit=False
         )
@@ -272,9 +258,7 @@ class LagGate:
         """Records between the group's committed offsets and the end of the topic."""
         partitions = self._consumer.partitions_for_topic(self._topic) or ()
         ends = self._consumer.end_offsets([TopicPartition(self._topic, p) for p in partitions])
-        return sum(
-            end - (self._consumer.committed(partition) or 0) for partition, end in ends.items()
-        )
+        return sum(end - (self._consumer.committed(partition) or 0) for partition, end in ends.items())
 
     def close(self) -> None:
         self._consumer.close()
@@ -331,9 +315,7 @@ def _sender(bootstrap_servers: str, topic: str) -> Iterator[Sender]:
     try:
         producer = _producer(bootstrap_servers)
     except KafkaError as error:
-        raise ProduceError(
-            f"{bootstrap_servers} did not answer: {error!r}, wanted a Kafka broker"
-        ) from error
+        raise ProduceError(f"{bootstrap_servers} did not answer: {error!r}, wanted a Kafka broker") from error
     try:
         yield Sender(producer, topic, _partitions(producer, topic))
     finally:
@@ -343,9 +325,7 @@ def _sender(bootstrap_servers: str, topic: str) -> Iterator[Sender]:
 def _producer(bootstrap_servers: str) -> Any:
     return KafkaProducer(
         bootstrap_servers=bootstrap_servers.split(","),
-        compression_type="lz4"
-        if has_lz4()
-        else None,  # gzip comes with Python, but halves the rate
+        compression_type="lz4" if has_lz4() else None,  # gzip comes with Python, but halves the rate
         batch_size=256 * 1024,
         linger_ms=20,
         max_block_ms=int(1000 * CONNECT_TIMEOUT_S),
@@ -421,24 +401,18 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--bootstrap-servers", required=True, metavar="HOST:PORT")
     parser.add_argument("--topic", required=True, help="an existing topic")
-    parser.add_argument(
-        "--limit", type=int, metavar="FLIGHTS", help="only so many flights, with their labels"
-    )
+    parser.add_argument("--limit", type=int, metavar="FLIGHTS", help="only so many flights, with their labels")
     parser.add_argument(
         "--speed",
         type=float,
         metavar="N",
         help="event-seconds per second; default: as fast as possible",
     )
-    parser.add_argument(
-        "--max-lag", type=int, metavar="RECORDS", help="hold back while --group is further behind"
-    )
+    parser.add_argument("--max-lag", type=int, metavar="RECORDS", help="hold back while --group is further behind")
     parser.add_argument("--group", help="the consumer group that --max-lag watches")
     options = parser.parse_args(arguments)
     if (options.max_lag is None) != (options.group is None):
-        parser.error(
-            f"got --max-lag {options.max_lag} and --group {options.group}, wanted both or neither"
-        )
+        parser.error(f"got --max-lag {options.max_lag} and --group {options.group}, wanted both or neither")
     if options.speed is not None and options.speed <= 0:
         parser.error(f"--speed is {options.speed}, wanted more than 0")
     if options.limit is not None and options.limit < 1:

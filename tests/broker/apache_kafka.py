@@ -98,13 +98,9 @@ class ApacheKafka:
 
     def tool(self, main_class: str, *arguments: str) -> str:
         """Run one of the distribution's tools and return what it printed."""
-        done = subprocess.run(
-            self._java(main_class, *arguments), cwd=self._folder, capture_output=True, text=True
-        )
+        done = subprocess.run(self._java(main_class, *arguments), cwd=self._folder, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(
-                f"{main_class} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
-            )
+            raise RuntimeError(f"{main_class} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def __enter__(self) -> Self:
@@ -117,9 +113,7 @@ class ApacheKafka:
     def _format(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         self.bootstrap_servers = f"127.0.0.1:{self._port}"
-        properties = _SERVER_PROPERTIES.format(
-            port=self._port, controller_port=free_port(), data=self._folder / "data"
-        )
+        properties = _SERVER_PROPERTIES.format(port=self._port, controller_port=free_port(), data=self._folder / "data")
         (self._folder / "server.properties").write_text(properties)
         (self._folder / "log4j2.yaml").write_text(_LOG4J2)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

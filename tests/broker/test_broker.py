@@ -36,9 +36,7 @@ def gone_within(pid: int, wait_s: float) -> bool:
 
 def test_records_come_back(app_name: str) -> None:
     with EmbeddedBroker() as broker:
-        create_topics(
-            broker.bootstrap_servers, app_name, partitions=1, retention_s=60, max_record_bytes=1000
-        )
+        create_topics(broker.bootstrap_servers, app_name, partitions=1, retention_s=60, max_record_bytes=1000)
         with KafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
             for i in range(10):
                 producer.send(f"{app_name}.events", b"%d" % i)
@@ -82,9 +80,7 @@ def test_dies_with_its_parent_under_kill_9() -> None:
         "import time; from stream_app.broker import EmbeddedBroker; b = EmbeddedBroker();"
         "b.start(); print(b.pid, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True
-    ) as parent:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert alive(pid)
@@ -116,23 +112,17 @@ def fake_binary(folder: Path, script: str) -> str:
     return str(path)
 
 
-def test_a_dying_broker_gives_its_last_words(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_dying_broker_gives_its_last_words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CALF_TANSU_BIN", fake_binary(tmp_path, "echo 'no memory left' >&2; exit 3"))
     with pytest.raises(BrokerError, match=r"ended with code 3 while starting[\s\S]*no memory left"):
         EmbeddedBroker().start()
 
 
-def test_a_silent_broker_is_given_up_and_ended(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_silent_broker_is_given_up_and_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     script = f"echo $$ > {pid_file}; echo still thinking; exec sleep 60"
     monkeypatch.setenv("CALF_TANSU_BIN", fake_binary(tmp_path, script))
-    with pytest.raises(
-        BrokerError, match=r"no answer on port \d+ after 0.5 s[\s\S]*still thinking"
-    ):
+    with pytest.raises(BrokerError, match=r"no answer on port \d+ after 0.5 s[\s\S]*still thinking"):
         EmbeddedBroker(start_wait_s=0.5).start()
     assert not alive(int(pid_file.read_text()))
 

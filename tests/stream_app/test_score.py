@@ -31,9 +31,7 @@ def exact_auc(p: Floats, y: Ints) -> float:
     return float(positive @ below / (positive.sum() * negative.sum()))
 
 
-def drawn(
-    logit_mean: float, logit_deviation: float, rows: int, seed: int = 0
-) -> tuple[Floats, Ints]:
+def drawn(logit_mean: float, logit_deviation: float, rows: int, seed: int = 0) -> tuple[Floats, Ints]:
     """Calibrated probabilities and their labels."""
     rng = np.random.default_rng(seed)
     p = 1.0 / (1.0 + np.exp(-rng.normal(logit_mean, logit_deviation, rows)))
@@ -171,9 +169,7 @@ def test_totals_of_two_workers_add_up() -> None:
     assert np.allclose(np.add(a["sums"], b["sums"]), np.asarray(both["sums"], np.float64))
 
 
-def rows_of(
-    task: Task, classes: int, rows: int, seed: int
-) -> tuple[Floats, Floats, Floats, Floats]:
+def rows_of(task: Task, classes: int, rows: int, seed: int) -> tuple[Floats, Floats, Floats, Floats]:
     """Scores (B, K), targets, last labels (some unknown), priors (B, K)."""
     rng = np.random.default_rng(seed)
     if task == "regression":
@@ -231,9 +227,7 @@ def test_save_and_load_is_like_never_stopping(which: tuple[Task, int], stop: int
 
 
 def test_load_refuses_another_kind() -> None:
-    with pytest.raises(
-        ValueError, match=r"score state 'counts' is int64\(36,\), wanted int64\(4640,\)"
-    ):
+    with pytest.raises(ValueError, match=r"score state 'counts' is int64\(36,\), wanted int64\(4640,\)"):
         Prequential("binary", 2).load(Prequential("multiclass", 4).state())
     with pytest.raises(ValueError, match="score state 'rows' is missing, wanted int64"):
         Prequential("binary", 2).load({})

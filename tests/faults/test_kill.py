@@ -1,0 +1,56 @@
+"""kill -9 of the worker at every step leaves the ledger of an uninterrupted run, on every broker."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from stream_app.events import Topics
+from stream_app.logclient import LogClient
+from stream_app.modellog import Envelope
+from stream_app.topics import create_topics, end_offsets
+from tests import streams
+from tests.processes import Process, head, wait_until
+
+EXAMPLES, PARTITIONS = 4_000, 2
+IN_THREE_PLACES = ("taken:2", "writing:1", "written:1")
+ELSEWHERE = ("take:2", "said:1", "announced:1", "commit:1")
+
+
+@pytest.mark.parametrize("failpoints", [IN_THREE_PLACES, ELSEWHERE], ids=["middle-write-announce", "elsewhere"])
+def test_killed_worker_loses_nothing_and_doubles_nothing(
+    bootstrap_servers: str, app_name: str, tmp_path: Path, failpoints: tuple[str, ...]
+) -> None:
+    spec_file = tmp_path / "model.toml"
+    spec_file.write_text(streams.spec_text(app_name, partitions=PARTITIONS))
+    topics = Topics.of(app_name)
+    create_topics(bootstrap_servers, app_name, partitions=PARTITIONS, retention_s=86400, max_record_bytes=65536)
+    stream = streams.records(EXAMPLES)
+    flags = ("--spec", str(spec_file), "--bootstrap-servers", bootstrap_servers, "--registry", str(tmp_path / "reg"))
+
+    log = LogClient(bootstrap_servers, topics.models)
+    parts = _in_order(stream, len(failpoints) + 1)
+    for part, failpoint in zip(parts, failpoints, strict=False):
+        with Process("worker", tmp_path, *flags, failpoint=failpoint) as worker:
+            streams.produce(bootstrap_servers, topics.events, part)
+            assert worker.wait() == -signal.SIGKILL, worker.output
+    with Process("worker", tmp_path, *flags) as worker:
+        streams.produce(bootstrap_servers, topics.events, parts[-1])
+        ends = end_offsets(bootstrap_servers, topics.events)
+        final = wait_until(lambda: _at(log, ends), f"a version at {ends}: {worker.output}")
+        assert worker.terminate() == 0, worker.output
+    log.close()
+
+    assert streams.total_ledger(final.ledger) == streams.expected_ledger(stream)
+    assert final.metrics["events"] == EXAMPLES
+    assert final.metrics["lost_predictions"] == 0
+
+
+def _in_order(stream: list[dict[str, object]], parts: int) -> list[list[dict[str, object]]]:
+    size = len(stream) // parts + 1
+    return [stream[i : i + size] for i in range(0, len(stream), size)]
+
+
+def _at(log: LogClient, ends: dict[int, int]) -> Envelope | None:
+    found = head(log)
+    return found if found is not None and found.offsets == ends else None
