@@ -124,7 +124,7 @@ class TorchLearner:
         if self._reference is not None:
             arrays["reference"] = self._reference.numpy().copy()
         optimiser = self._optimiser.state.get(self._theta, {})
-        slots = {k: np.array(v) for k, v in optimiser.items() if v is not None}
+        slots = {k: v.numpy().copy() for k, v in optimiser.items() if v is not None}
         name = f"optimiser.{self._spec.optimiser.name}"
         return arrays | prefixed(name, slots) | prefixed("target", self._target_scaler.state())
 

@@ -76,6 +76,14 @@ def produce(bootstrap_servers: str, topic: str, stream: Iterable[dict[str, Any]]
     producer.close(timeout=5)
 
 
+def produce_raw(bootstrap_servers: str, topic: str, partition: int, values: list[bytes]) -> None:
+    producer = kafka.KafkaProducer(bootstrap_servers=bootstrap_servers)
+    for value in values:
+        producer.send(topic, value, partition=partition)
+    producer.flush(timeout=30)
+    producer.close(timeout=5)
+
+
 def expected_ledger(stream: Iterable[dict[str, Any]]) -> tuple[int, int]:
     """Pairs and XOR over all partitions, computed from the stream alone; every label here is in time."""
     count = xor = 0

@@ -3,7 +3,7 @@ from typing import NamedTuple
 
 import msgspec
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Stream
@@ -234,6 +234,7 @@ PIECES = st.sampled_from(
 )
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.none() | st.lists(PIECES, max_size=4).map(b"".join), max_size=6))
 @example([b'{"id":"a","label":1,"label_time":1}' * 2, b" "])
 def test_together_or_one_by_one_is_the_same(values: list[bytes | None]) -> None:
@@ -248,6 +249,7 @@ def test_together_or_one_by_one_is_the_same(values: list[bytes | None]) -> None:
     assert len(events) + len(bad) == len(records)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.binary(max_size=60))
 def test_no_bytes_at_all_can_raise(value: bytes) -> None:
     events, bad = BINARY.decode(records_of(value))

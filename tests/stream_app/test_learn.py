@@ -1,0 +1,476 @@
+"""The core: every record takes effect once, and stopping anywhere leaves no trace."""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from functools import cache
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.drift import Drift
+from models.snapshot import pack, unpack
+from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Optimiser, Rates
+from models.spec import Drift as DriftSpec
+from models.torch_learner import TorchLearner
+from stream_app import versions
+from stream_app.decode import Decoder
+from stream_app.learn import Core, Taken
+from stream_app.modellog import Envelope
+from stream_app.predictions import Said, decode_block, encode_blocks
+from stream_app.registry import Registry
+from tests.stream_app.test_join import WAIT_S, SlowJoin
+
+BATCH = 8
+TASKS = ("binary", "multiclass", "regression")
+CLASSES: dict[str, tuple[int | str, ...]] = {"binary": (0, 1), "multiclass": ("x", "y", "z"), "regression": ()}
+
+
+class Record(NamedTuple):
+    offset: int
+    timestamp: int
+    value: bytes | None
+
+
+def spec_of(task: str = "binary", **changes: Any) -> ModelSpec:
+    fields: dict[str, Any] = {
+        "name": "t",
+        "task": task,
+        "label": Label(name="y", classes=CLASSES[task], wait_s=WAIT_S),
+        "features": Features(
+            numeric={"a": Numeric(), "b": Numeric()},
+            categorical={"c": Categorical(size=8, dim=2)},
+            rates=Rates(half_lives_s=(5.0, 50.0), keys=((), ("c",)), slots=16),
+        ),
+        "learner": Learner(network="linear", batch_records=BATCH),
+        "optimiser": Optimiser(learning_rate=0.05),
+        "blend": Blend(half_life_events=50.0),
+        "drift": DriftSpec(delta=1e-12),  # what it watches is not in a version: keep it still
+    }
+    return ModelSpec(**fields | changes)
+
+
+def core_of(spec: ModelSpec, *, reference: bool = True, partitions: int = 1) -> Core:
+    core = Core(spec, TorchLearner(spec))
+    core.start(dict.fromkeys(range(partitions), 0))
+    if reference:
+        core.learner.set_reference(np.full(core.learner.parameters().shape, 0.25, np.float32))
+        core.reference = "r"
+    return core
+
+
+def records_of(values: Sequence[object], start: int = 0) -> list[Record]:
+    """What is neither bytes nor None is written as JSON."""
+    raw = [v if v is None or isinstance(v, bytes) else json.dumps(v).encode() for v in values]
+    return [Record(start + i, -1, v) for i, v in enumerate(raw)]
+
+
+@cache
+def stream(task: str, seed: int = 0, length: int = 240) -> tuple[Record, ...]:
+    """Late, early, missing and doubled labels, ids that come again, missing values, a little rubbish."""
+    rng = random.Random(f"{task}{seed}")
+    values: list[object] = []
+    now_s = 1000.0
+    for i in range(length):
+        now_s += rng.choice((0.0, 0.25, 1.0, 2.0, 2.0 * WAIT_S if i % 90 == 60 else -3.0))
+        id_, kind = f"e{rng.randrange(max(1, i - 12), i + 2)}", rng.choice("fffflllbr")
+        label = {"binary": rng.randrange(2), "multiclass": rng.choice("xyz"), "regression": rng.gauss(50.0, 9.0)}[task]
+        given = {"a": rng.gauss(3.0, 2.0), "b": rng.choice((None, 1e6, -1.0)), "c": rng.choice(("p", 7, None))}
+        value: dict[str, object] = {"id": id_}
+        if kind in "fb":
+            value |= {"time": now_s, "features": given}
+        if kind in "lb":
+            value |= {"label": label, "label_time": now_s + rng.choice((0.0, 0.0, 1.0, 11.0))}
+        values.append(rng.choice((None, b"{", b'{"id":""}', {"id": "e"})) if kind == "r" else value)
+    return tuple(records_of(values))
+
+
+def play(core: Core, records: Sequence[Record], fetches: Sequence[int] = ()) -> list[Taken]:
+    """Take all, cut at the given offsets."""
+    inner = [f for f in fetches if records[0].offset < f <= records[-1].offset]
+    ends = sorted({records[0].offset, *inner, records[-1].offset + 1})
+    first = records[0].offset
+    return [core.take(0, records[a - first : b - first]) for a, b in pairwise(ends)]
+
+
+def said_of(taken: Sequence[Taken]) -> dict[int, Said]:
+    """As a reader of the predictions topic finds it."""
+    found: dict[int, Said] = {}
+    for out in taken:
+        for value in encode_blocks(out.predictions, "v"):
+            for offset, said in decode_block(value)[0].rows():
+                assert offset not in found, "said twice"
+                found[offset] = said
+    return found
+
+
+def fingerprint(core: Core) -> tuple[object, ...]:
+    """All that a version says of a core, to the bit."""
+    taken = versions.snapshot(core)
+    return (
+        pack(taken.arrays, {}),
+        taken.theta.tobytes(),
+        taken.offsets,
+        taken.replay_from,
+        taken.ledger,
+        repr(taken.metrics),
+        taken.labels,
+        taken.hyper,
+        taken.reference,
+    )
+
+
+def stopped(core: Core, registry: Registry) -> tuple[Envelope, bytes]:
+    """What is durable of a core."""
+    return versions.write(
+        core.spec,
+        versions.snapshot(core),
+        registry,
+        parent=None,
+        epoch=1,
+        predictions_from={0: 0},
+        topic_ids={},
+        created_s=0.0,
+    )
+
+
+def resumed(
+    spec: ModelSpec, envelope: Envelope, data: bytes, records: Sequence[Record], said: dict[int, Said]
+) -> Core:
+    """Another process, with the version, the events topic and the predictions topic."""
+    core = Core(spec, TorchLearner(spec))
+    core.load(unpack(data)[0], envelope)
+    start, end = envelope.replay_from[0][0], envelope.offsets[0]
+    core.rebuild(0, records[start:end], said)
+    return core
+
+
+# Offsets -------------------------------------------------------------------------------------------
+
+
+def test_a_fetch_from_beyond_the_expected_offset_takes_no_effect() -> None:
+    core, records = core_of(spec_of()), stream("binary")
+    play(core, records[:10])
+    before = fingerprint(core)
+    out = core.take(0, records[11:20])
+    assert out == Taken([], [], [], [], gap_at=11)
+    assert fingerprint(core) == before
+
+
+def test_records_behind_the_expected_offset_are_dropped() -> None:
+    steady, core, records = core_of(spec_of()), core_of(spec_of()), stream("binary")
+    play(steady, records[:40], [16])
+    core.take(0, records[:16])
+    assert core.take(0, records[3:12]) == Taken([], [], [], [])
+    core.take(0, records[5:40])
+    assert fingerprint(core) == fingerprint(steady)
+    assert core.partitions[0].next_offset == 40
+
+
+def test_records_of_a_partition_that_is_not_ours_and_empty_fetches_take_no_effect() -> None:
+    core = core_of(spec_of())
+    before = fingerprint(core)
+    assert core.take(1, stream("binary")[:9]) == Taken([], [], [], [])
+    assert core.take(0, []) == Taken([], [], [], [])
+    assert fingerprint(core) == before
+
+
+def test_partitions_keep_their_own_offsets_joins_and_ledgers() -> None:
+    core = core_of(spec_of(), partitions=2)
+    both = {"id": "e", "time": 1.0, "features": {}, "label": 1, "label_time": 1.0}
+    core.take(0, records_of([both, both]))
+    core.take(1, records_of([both]))
+    assert {p: (s.next_offset, s.count) for p, s in core.partitions.items()} == {0: (2, 1), 1: (1, 1)}
+    assert core.partitions[0].xor == core.partitions[1].xor != 0
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_size_of_fetches_does_not_matter_if_they_end_where_steps_end(task: str) -> None:
+    records, prints = stream(task), set()
+    for steps in (1, 2, 7, 1000):
+        core = core_of(spec_of(task))
+        said = said_of(play(core, records, range(0, len(records), steps * BATCH)))
+        prints.add((fingerprint(core), repr(said)))
+    assert len(prints) == 1
+
+
+# Stopping --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd", "rmsprop", "adagrad"])
+@pytest.mark.parametrize("task", TASKS)
+def test_stopping_leaves_no_trace(task: str, optimiser: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever the offset: what was said, learned, remembered and scored is the same to the bit."""
+    spec = spec_of(task, optimiser=Optimiser(name=optimiser, learning_rate=0.02))
+    registry = Registry(str(tmp_path_factory.mktemp("registry")))
+    rng = random.Random(f"{task} {optimiser}")
+    records = stream(task, seed=1)
+    fetches = sorted(rng.sample(range(1, len(records)), 20))
+    steady = core_of(spec)
+    said = said_of(play(steady, records, fetches))
+    for cut in (0, *rng.sample(fetches, 4)):
+        core = core_of(spec)
+        before = play(core, records[:cut], fetches) if cut else []
+        core = resumed(spec, *stopped(core, registry), records, said_of(before))
+        after = play(core, records[cut:], fetches)
+        assert fingerprint(core) == fingerprint(steady)
+        assert repr(said_of(before) | said_of(after)) == repr(said)
+
+
+@settings(deadline=None, derandomize=True, max_examples=15)
+@given(st.integers(2, 50), st.lists(st.integers(1, 119), min_size=1, max_size=6))
+def test_stopping_many_times_leaves_no_trace(seed: int, cuts: list[int]) -> None:
+    spec, records = spec_of(), stream("binary", seed, 120)
+    registry = Registry("memory://test_learn")
+    steady, core = core_of(spec), core_of(spec)
+    said = said_of(play(steady, records, cuts))
+    found: dict[int, Said] = {}
+    for a, b in pairwise(sorted({0, *cuts, len(records)})):
+        found |= said_of([core.take(0, records[a:b])])
+        core = resumed(spec, *stopped(core, registry), records, found)
+    assert fingerprint(core) == fingerprint(steady)
+    assert repr(found) == repr(said)
+
+
+def test_what_was_learned_after_the_last_version_is_learned_again_alike_and_not_said_again(tmp_path: Any) -> None:
+    spec, records = spec_of(), stream("binary")
+    core = core_of(spec)
+    said = said_of(play(core, records[:100], [64]))
+    version = stopped(core, Registry(str(tmp_path)))
+    said |= said_of(play(core, records[100:150], [120]))  # said, but no version has it
+    again = resumed(spec, *version, records, said)
+    assert said_of(play(again, records[100:150], [120])) == {}
+    assert fingerprint(again) == fingerprint(core)
+    assert again.partitions[0].recorded == {}
+
+
+# What was said counts -----------------------------------------------------------------------------------
+
+
+def resumed_with(said: Said) -> Core:
+    """A core that never took a record, and finds ``said`` in the predictions topic for offset 0."""
+    core = core_of(spec_of())
+    core.partitions[0].recorded = {0: said, 99: said}
+    return core
+
+
+def test_what_the_predictions_topic_says_first_counts() -> None:
+    said = Said(np.array([0.1, 0.2, 0.3, 0.4], np.float32), np.array([0.9], np.float32), 1.0, np.array([0.7], "f4"))
+    core = resumed_with(said)
+    example = {"id": "e", "time": 1.0, "features": {"a": 1.0}, "label": 0, "label_time": 1.0}
+    out = core.take(0, records_of([example]))
+    assert out.predictions == []
+    (step,) = out.steps
+    assert step.said.tolist() == [[said.scores[0]]]
+    assert step.own.tolist() == [[0.5]]
+    assert step.dense[0, 2:].tolist() == said.rates.tolist()
+    metrics = core.metrics()
+    assert metrics["log_loss"] == pytest.approx(-math.log(0.1), rel=1e-6)
+    assert metrics["majority_log_loss"] == pytest.approx(-math.log(0.3), rel=1e-6)
+    assert metrics["nochange_accuracy"] == 0.0
+    assert core.partitions[0].recorded.keys() == {99}
+
+
+def test_a_row_is_said_before_anything_of_its_step_is_learned() -> None:
+    core = core_of(spec_of(), reference=False)
+    values = [
+        {"id": f"e{i}", "time": float(i), "features": {"a": i, "c": "p"}, "label": 1, "label_time": float(i)}
+        for i in range(BATCH + 1)
+    ]
+    said = said_of([core.take(0, records_of(values))])
+    assert [s.scores.tolist() for s in said.values()][:BATCH] == [[0.5]] * BATCH
+    assert [s.prior.tolist() for s in said.values()][:BATCH] == [[0.5]] * BATCH
+    assert said[BATCH].scores[0] > 0.5
+    assert said[BATCH].prior[0] == pytest.approx((BATCH + 0.5) / (BATCH + 1))
+
+
+def test_nochange_is_the_last_label_that_had_arrived() -> None:
+    feature = {"time": 1.0, "features": {}}
+    values: list[object] = [
+        {"id": "a", **feature},
+        {"id": "b", **feature, "label": 1, "label_time": 1.0},
+        {"id": "c", **feature},
+        {"id": "unknown", "label": 0, "label_time": 1.0},
+        {"id": "d", **feature},
+    ]
+    said = said_of([core_of(spec_of()).take(0, records_of(values))])
+    assert [s.nochange for s in said.values()] == pytest.approx([math.nan, math.nan, 1.0, 0.0], nan_ok=True)
+
+
+def test_predictions_that_are_gone_are_counted() -> None:
+    spec, records = spec_of(), stream("binary")
+    core = core_of(spec)
+    said = said_of(play(core, records[:100]))
+    envelope, data = stopped(core, Registry("memory://test_learn"))
+    start = envelope.replay_from[0][0]
+    rows = [o for o in said if o >= start]
+    assert len(rows) > 2
+    again = resumed(spec, envelope, data, records, {o: s for o, s in said.items() if o != rows[1]})
+    assert again.counts["lost_predictions"] == 1
+    assert len(play(again, records[100:])[0].steps)
+
+
+# What is counted -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_ledger_is_what_a_slow_join_of_the_records_says(task: str) -> None:
+    records = stream(task, seed=3)
+    core, spec = core_of(spec_of(task)), spec_of(task)
+    outs = play(core, records, [7, 50, 51, 130])
+    slow, count, xor = SlowJoin(), 0, 0
+    for event in Decoder(spec).decode(records)[0]:
+        if pair := slow.take(event):
+            count += 1
+            digest = blake2b(f"{pair.id}\x1f{pair.target!r}".encode(), digest_size=8).digest()
+            xor ^= int.from_bytes(digest, "big")
+    assert count > 30
+    assert versions.snapshot(core).ledger == {0: (count, xor)}
+    assert core.counts["learned"] == count == core.metrics()["count"]
+    assert sum(len(step.target) for out in outs for step in out.steps) == count
+
+
+def test_dead_letters_are_isolated_and_counted() -> None:
+    good = [{"id": f"e{i}", "time": 1.0, "features": {"a": 1}, "label": 1, "label_time": 1.0} for i in range(20)]
+    values: list[object] = [*good]
+    values[5:5], values[19:19] = [b"{", None], [{"id": "x"}]
+    core = core_of(spec_of())
+    out = core.take(0, records_of(values))
+    assert [(b.offset, b.value) for b in out.bad] == [(5, b"{"), (6, b""), (19, b'{"id": "x"}')]
+    assert (core.counts["dead_letters"], core.counts["learned"], core.counts["events"]) == (3, 20, 20)
+    assert core.partitions[0].next_offset == 23
+
+
+def test_a_fetch_of_nothing_but_rubbish_is_passed() -> None:
+    core = core_of(spec_of())
+    out = core.take(0, records_of([b"{"] * 20))
+    assert (len(out.bad), out.steps, out.predictions) == (20, [], [])
+    assert core.partitions[0].next_offset == 20
+
+
+def test_examples_without_a_label_expire_by_event_time() -> None:
+    core = core_of(spec_of())
+    values: list[object] = [{"id": f"e{i}", "time": float(i), "features": {}} for i in range(30)]
+    values += [{"id": "l", "label": 1, "label_time": 3.0}, {"id": "z", "time": 29.0 + WAIT_S, "features": {}}]
+    core.take(0, records_of(values))
+    assert (core.counts["expired"], core.counts["orphans"], core.counts["events"]) == (29, 1, 31)
+    assert core.metrics()["waiting"] == 2
+    late = core.take(0, records_of([{"id": "e3", "label": 1, "label_time": 30.0}], start=32))
+    assert late.steps == []
+
+
+def test_what_is_ignored_is_counted_once() -> None:
+    core = core_of(spec_of())
+    label = {"id": "e", "label": 1, "label_time": 1.0}
+    core.take(0, records_of([label, label]))
+    core.take(0, records_of([label], start=2))
+    assert core.counts["ignored"] == 2
+
+
+# Learning ------------------------------------------------------------------------------------------------
+
+
+def separable(task: str, n: int = 600) -> list[Record]:
+    rng = random.Random(0)
+    values = []
+    for i in range(n):
+        a = rng.uniform(-1, 1)
+        label: object = {"binary": int(a > 0), "multiclass": "xyz"[int((a + 1) * 1.5)], "regression": 100 + 10 * a}[task]
+        values.append({"id": str(i), "time": float(i), "features": {"a": a}, "label": label, "label_time": float(i)})
+    return records_of(values)
+
+
+@pytest.mark.parametrize(
+    ("task", "name", "better"), [("binary", "accuracy", 0.9), ("multiclass", "accuracy", 0.8), ("regression", "r2", 0.8)]
+)
+def test_what_can_be_learned_is_learned(task: str, name: str, better: float) -> None:
+    core = core_of(spec_of(task), reference=False)
+    play(core, separable(task)[:400])
+    core.score = Core(core.spec, core.learner).score  # from here on
+    play(core, separable(task)[400:])
+    metrics = core.metrics()
+    assert metrics[name] > better
+    assert metrics[name] > metrics[f"majority_{name}"] + 0.2
+
+
+ABSURD: list[dict[str, object]] = [
+    {"a": 1e308, "b": -1e308},
+    {"a": -1e308, "b": 3.4e38},
+    {"a": None, "b": None, "c": None},
+    {},
+    {"a": 5e-324, "b": -0.0, "c": ""},
+    {"a": 0.0, "b": 0.0, "c": "c" * 60_000},
+    {"a": 1.0, "b": 1e30, "c": 10**300},
+]
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("at", [0, 30])
+def test_absurd_values_poison_nothing(task: str, at: int) -> None:
+    """Neither as the very first records nor among good ones."""
+    labels: dict[str, list[object]] = {
+        "binary": [0, 1],
+        "multiclass": ["x", "z"],
+        "regression": [3.4e38, -3.4e38, 1e-300, 0],
+    }
+    values: list[object] = [
+        {"id": f"absurd{i}-{j}", "time": t, "features": given, "label": label, "label_time": t}
+        for i, given in enumerate(ABSURD)
+        for j, label in enumerate(labels[task])
+        for t in ((-1e308, 0.0, 100.0)[(i + j) % 3],)
+    ]
+    good = [json.loads(r.value) for r in separable(task, 200) if r.value]
+    core = core_of(spec_of(task))
+    outs = play(core, records_of([*good[:at], *values, *good[at:]]), range(0, 300, 5))
+    assert core.counts["learned"] == core.counts["events"] == len(good) + len(values)
+    for name, array in core.state().items():
+        assert np.isfinite(array).all(), name
+    for offset, said in said_of(outs).items():
+        assert np.isfinite(said.scores).all(), offset
+        assert np.isfinite(said.rates).all(), offset
+    assert all(math.isfinite(v) for k, v in core.metrics().items() if k.endswith(("loss", "mae", "accuracy")))
+
+
+def test_a_change_for_the_worse_releases_the_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [Drift(at_count=9, mean_before=0.5, mean_after=0.1, width=5, worse=False)]
+    core, records = core_of(spec_of()), separable("binary")
+    monkeypatch.setattr(core.drift, "add", lambda errors: found[-1])
+    out = core.take(0, records[:BATCH])
+    assert (out.drifts, core.reference, core.counts["drifts"]) == (found, "r", 1)
+    assert "reference" in core.learner.state()
+    found.append(Drift(at_count=9, mean_before=0.1, mean_after=0.5, width=5, worse=True))
+    core.take(0, records[BATCH : 2 * BATCH])
+    assert (core.reference, core.counts["drifts"]) == (None, 2)
+    assert "reference" not in core.learner.state()
+
+
+def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    for task, said, wrong in (
+        ("binary", [0.9], 1.0),
+        ("multiclass", [0.1, 0.8, 0.1], 1.0),
+        ("regression", [3.0], 0.75),
+    ):
+        core = core_of(spec_of(task))
+        k = len(said)
+        rates = np.zeros(4 * k, np.float32)
+        core.partitions[0].recorded = {0: Said(rates, np.array(said, np.float32), 0.0, np.full(k, 0.5, np.float32))}
+        monkeypatch.setattr(core.drift, "add", seen.extend)
+        label = {"binary": 0, "multiclass": "x", "regression": 0.0}[task]
+        core.take(0, records_of([{"id": "e", "time": 1, "features": {}, "label": label, "label_time": 1}]))
+        assert seen.pop() == wrong
+
+
+def test_a_state_is_a_copy() -> None:
+    core, records = core_of(spec_of()), stream("binary")
+    play(core, records[:100])
+    taken = versions.snapshot(core)
+    before = pack(taken.arrays, {}), taken.theta.tobytes(), dict(taken.offsets)
+    play(core, records[100:])
+    assert (pack(taken.arrays, {}), taken.theta.tobytes(), taken.offsets) == before

@@ -1,0 +1,98 @@
+"""What Prometheus reads is the status of that moment."""
+
+import math
+import urllib.request
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from stream_app.errors import SettingsError
+from stream_app.metrics import families, serve_metrics
+from stream_app.status import Status
+from tests.stream_app.heads import NOW_S, status_of
+
+
+def scraped(status: Status) -> dict[tuple[str, ...], float]:
+    """(name, label values ...) -> value, through HTTP and Prometheus' own parser."""
+    with serve_metrics("127.0.0.1:0", lambda: status) as server:
+        text = urllib.request.urlopen(server.url, timeout=5).read().decode()
+    return {
+        (s.name, *s.labels.values()): s.value
+        for family in text_string_to_metric_families(text)
+        for s in family.samples
+    }
+
+
+def test_head_counts_and_lag_are_there() -> None:
+    got = scraped(status_of())
+    wanted = {
+        ("stream_app_lag_events", "0"): 40,
+        ("stream_app_lag_events", "1"): 2,
+        ("stream_app_end_offset", "0"): 1_040,
+        ("stream_app_model_offset", "0"): 1_000,
+        ("stream_app_committed_offset", "0"): 990,
+        ("stream_app_max_lag_events",): 99,
+        ("stream_app_events_total",): 1_050,
+        ("stream_app_labels_total",): 1_000,
+        ("stream_app_dead_letters_total",): 3,
+        ("stream_app_drifts_total",): 2,
+        ("stream_app_events_per_second",): 1_234,
+        ("stream_app_version",): 7,
+        ("stream_app_epoch",): 2,
+        ("stream_app_staleness_seconds",): 2,
+        ("stream_app_broker_silence_seconds",): 0.5,
+        ("stream_app_problem",): 0,
+        ("stream_app_waiting",): 50,
+        ("stream_app_window_scored_labels",): 40,
+        ("stream_app_decisions_total", "drift"): 1,
+        ("stream_app_decisions_total", "tuned"): 0,
+        ("stream_app_form_size_bytes", "int8"): 20_000,
+        ("stream_app_form_latency_seconds", "fp32"): 20e-6,
+        ("stream_app_int8_served",): 1,
+        ("stream_app_model", "flights", "binary"): 1,
+    }
+    assert {key: got.get(key) for key in wanted} == wanted
+    assert ("stream_app_committed_offset", "1") not in got
+    for name in ("auc", "window_auc", "log_loss", "window_log_loss"):
+        assert 0.0 <= got[(f"stream_app_{name}",)] <= 1.0
+
+
+@pytest.mark.parametrize(
+    ("task", "measure"), [("regression", "window_mae"), ("multiclass", "macro_f1")]
+)
+def test_other_tasks_have_their_own(task: str, measure: str) -> None:
+    got = scraped(status_of(task))
+    assert math.isfinite(got[(f"stream_app_{measure}",)])
+    assert ("stream_app_auc",) not in got
+
+
+def test_unknown_lag_is_absent() -> None:
+    got = scraped(status_of(lag=None, problem="topic was created anew"))
+    assert got[("stream_app_problem",)] == 1
+    assert not [key for key in got if key[0] in ("stream_app_lag_events", "stream_app_end_offset")]
+
+
+def test_no_version_yet() -> None:
+    got = scraped(Status(name="flights", task="binary", at_s=NOW_S, problem="waiting"))
+    assert got[("stream_app_problem",)] == 1
+    assert ("stream_app_version",) not in got
+
+
+def test_every_name_is_given_once() -> None:
+    names = [family.name for family in families(status_of())]
+    assert len(set(names)) == len(names)
+    assert all(name.startswith("stream_app_") for name in names)
+
+
+@pytest.mark.parametrize("listen", ["9464", "host:", ":9464", "127.0.0.1:99999"])
+def test_wrong_address_is_named(listen: str) -> None:
+    with pytest.raises(SettingsError, match=f"prometheus is '{listen}', wanted HOST:PORT"):
+        serve_metrics(listen, status_of)
+
+
+def test_taken_port_is_named() -> None:
+    with (
+        serve_metrics("127.0.0.1:0", status_of) as first,
+        pytest.raises(SettingsError, match=r"wanted a free HOST:PORT \(Address already in use\)"),
+    ):
+        serve_metrics(f"127.0.0.1:{first.port}", status_of)

@@ -1,0 +1,340 @@
+"""Folding the models log: what counts, what does not, and where a trimmed log begins."""
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stream_app.modellog import (
+    HISTORY,
+    Announcement,
+    Envelope,
+    Fold,
+    Hyper,
+    LogRecord,
+    Variant,
+    decode_record,
+    encode_record,
+    fold,
+)
+
+
+def envelope(id_: str, parent: Envelope | None = None, **changes: Any) -> Envelope:
+    """A child of ``parent`` in its epoch, ten records further."""
+    fields: dict[str, Any] = {
+        "id": id_,
+        "number": -1,  # the fold gives it
+        "epoch": parent.epoch if parent else 1,
+        "parent": parent.id if parent else None,
+        "offsets": {p: o + 10 for p, o in parent.offsets.items()} if parent else {0: 0, 1: 0},
+        "replay_from": {0: (0, -math.inf)},
+        "predictions_from": {0: 0},
+        "artefact": f"versions/{id_}.safetensors",
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "signature": "s",
+        "topic_ids": {"m.events": "u1"},
+        "labels": 3,
+        "hyper": Hyper(learning_rate=0.01, half_life_events=100.0),
+        "reference": None,
+        "ledger": {0: (3, 2**64 - 1)},
+        "metrics": {"auc": 0.5},
+        "created_s": 1.0,
+    }
+    return Envelope(**fields | changes)
+
+
+def announce(wish: Envelope, kind: Any = "version", **changes: Any) -> Announcement:
+    return Announcement(**{"kind": kind, "envelope": wish, "parent_envelope": None, "parent_at": -1} | changes)
+
+
+def variant(of_version: str, kind: Any = "int8", **changes: Any) -> Variant:
+    fields: dict[str, Any] = {
+        "of_version": of_version,
+        "kind": kind,
+        "artefact": "variants/0.onnx",
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "fp32_bytes": 4,
+        "runtime": "onnxruntime-1-cpu",
+        "batch": 1,
+        "latency_us": 1.0,
+        "fp32_latency_us": 2.0,
+        "loss": 0.3,
+        "fp32_loss": 0.3,
+        "rows": 10,
+        "served": True,
+        "created_s": 2.0,
+    }
+    return Variant(**fields | changes)
+
+
+A = envelope("a")
+B = envelope("b", A)
+C = envelope("c", B)
+
+
+def folded(*records: LogRecord) -> Fold:
+    return fold(enumerate(records))
+
+
+def lineage(fold: Fold) -> list[tuple[str, int]]:
+    return [(e.id, e.number) for e in fold.history]
+
+
+def head_id(fold: Fold) -> str | None:
+    return fold.head.id if fold.head else None
+
+
+# Versions ------------------------------------------------------------------------------------------
+
+
+def test_an_empty_log_has_no_head() -> None:
+    assert (folded().head, folded().head_at) == (None, -1)
+
+
+def test_each_version_follows_its_parent_and_is_numbered_by_the_fold() -> None:
+    found = folded(announce(A, inline=b"a"), announce(B), announce(C, inline=b"c"))
+    assert lineage(found) == [("a", 1), ("b", 2), ("c", 3)]
+    assert (found.head_at, found.head_inline, found.ignored) == (2, b"c", 0)
+    assert found.head == msgspec.structs.replace(C, number=3)
+
+
+def test_a_change_tells_the_record_and_the_head_after_it() -> None:
+    found = Fold()
+    record = announce(A)
+    change = found.apply(4, record)
+    assert change is not None
+    assert (change.at, change.record, change.head) == (4, record, found.head)
+
+
+def test_an_inline_artefact_is_not_kept_for_a_head_that_has_none() -> None:
+    assert folded(announce(A, inline=b"a"), announce(B)).head_inline is None
+
+
+def test_a_first_version_has_no_parent() -> None:
+    assert folded(announce(B)).head is None
+    assert folded(announce(B), announce(A), announce(B)).ignored == 1
+
+
+def test_a_duplicate_does_not_count() -> None:
+    found = folded(announce(A), announce(A), announce(B), announce(A), announce(B))
+    assert lineage(found) == [("a", 1), ("b", 2)]
+    assert found.ignored == 3
+    assert found.head_at == 2
+
+
+def test_the_first_of_two_rivals_wins() -> None:
+    rival = envelope("r", A)
+    found = folded(announce(A), announce(rival), announce(B), announce(C), announce(envelope("s", rival)))
+    assert lineage(found) == [("a", 1), ("r", 2), ("s", 3)]
+    assert found.ignored == 2
+
+
+@pytest.mark.parametrize("epoch", [0, 2, 5])
+def test_a_version_keeps_its_parents_epoch(epoch: int) -> None:
+    assert head_id(folded(announce(A), announce(envelope("b", A, epoch=epoch)))) == "a"
+
+
+def test_history_remembers_the_newest_heads() -> None:
+    records, parent = [announce(A)], A
+    for i in range(HISTORY + 5):
+        parent = envelope(f"v{i}", parent)
+        records.append(announce(parent))
+    found = folded(*records)
+    assert len(found.history) == HISTORY
+    assert found.history[-1] == found.head
+
+
+# Promotions and new epochs ---------------------------------------------------------------------------
+
+
+def promotion(**changes: Any) -> Announcement:
+    return announce(envelope("p", A, **{"epoch": 2, "offsets": {0: 5, 1: 0}} | changes), "promotion")
+
+
+def test_a_promotion_counts_whatever_version_came_in_between() -> None:
+    found = folded(announce(A), announce(B), promotion())
+    assert lineage(found) == [("a", 1), ("b", 2), ("p", 3)]
+    assert found.head is not None
+    assert found.head.offsets == {0: 5, 1: 0}
+
+
+def test_what_was_learned_beside_a_promotion_is_void() -> None:
+    found = folded(announce(A), announce(B), promotion(), announce(C))
+    assert head_id(found) == "p"
+
+
+@pytest.mark.parametrize("epoch", [1, 3])
+def test_a_promotion_raises_the_epoch_by_one(epoch: int) -> None:
+    assert head_id(folded(announce(A), announce(B), promotion(epoch=epoch))) == "b"
+
+
+def test_a_promotion_bound_to_an_epoch_that_has_passed_does_not_count() -> None:
+    restored = envelope("e", B, epoch=2)
+    assert head_id(folded(announce(A), announce(B), announce(restored, "epoch"), promotion())) == "e"
+    assert head_id(folded(announce(A), announce(B), promotion(), promotion(id="q"))) == "p"
+
+
+@pytest.mark.parametrize("offsets", [{0: 11, 1: 0}, {0: 5}, {0: 5, 1: 0, 2: 0}, {}])
+def test_a_promotion_never_leads_the_head_and_knows_its_partitions(offsets: dict[int, int]) -> None:
+    assert head_id(folded(announce(A), announce(B), promotion(offsets=offsets))) == "b"
+    assert head_id(folded(announce(A), announce(B), promotion(offsets={0: 10, 1: 10}))) == "p"
+
+
+def test_a_new_epoch_follows_the_head_and_may_go_anywhere() -> None:
+    restored = envelope("e", B, epoch=2, offsets={0: 3, 1: 3, 2: 0})
+    found = folded(announce(A), announce(B), announce(restored, "epoch"), announce(C))
+    assert head_id(found) == "e"
+    assert head_id(folded(announce(A), announce(restored, "epoch"))) == "a"  # its parent is not the head
+    for epoch in (1, 3):
+        wrong = envelope("e", B, epoch=epoch)
+        assert head_id(folded(announce(A), announce(B), announce(wrong, "epoch"))) == "b"
+
+
+def test_an_old_artefact_may_be_the_head_again_and_old_children_do_not_count_then() -> None:
+    again = envelope("a", B, epoch=2, offsets={0: 0, 1: 0})
+    found = folded(announce(A), announce(B), announce(again, "epoch"), announce(envelope("x", A)))
+    assert lineage(found) == [("a", 1), ("b", 2), ("a", 3)]
+    child = envelope("y", again)
+    assert head_id(folded(announce(A), announce(B), announce(again, "epoch"), announce(child))) == "y"
+
+
+# Variants --------------------------------------------------------------------------------------------
+
+
+def test_a_variant_is_attached_to_the_head_and_goes_with_it() -> None:
+    found = folded(announce(A), variant("a", loss=0.1))
+    assert found.variants["int8"].loss == 0.1
+    assert found.head_at == 0
+    found.apply(2, announce(B))
+    assert found.variants == {}
+
+
+def test_a_variant_of_another_version_does_not_count() -> None:
+    found = folded(variant("a"), announce(A), variant("z"), announce(B), variant("a"))
+    assert found.variants == {}
+    assert found.ignored == 3
+    assert head_id(found) == "b"
+
+
+def test_a_newer_variant_replaces_the_older() -> None:
+    found = Fold()
+    found.apply(0, announce(A))
+    found.apply(1, variant("a", loss=0.1))
+    change = found.apply(2, variant("a", loss=0.2))
+    assert change is not None
+    assert change.head == found.head
+    assert found.variants["int8"].loss == 0.2
+
+
+# Rule 16: a trimmed log --------------------------------------------------------------------------------
+
+
+def whole(*announcements: Announcement) -> list[tuple[int, Announcement]]:
+    """The same with what their writers read: the head then, whole, and where it was."""
+    found, log = Fold(), []
+    for at, record in enumerate(announcements):
+        record = msgspec.structs.replace(record, parent_envelope=found.head, parent_at=found.head_at)
+        found.apply(at, record)
+        log.append((at, record))
+    return log
+
+
+def test_a_trimmed_log_begins_at_the_parent_of_its_first_sure_announcement() -> None:
+    log = whole(announce(A), announce(B), announce(C))
+    assert fold(log[1:], log_start=1).head == fold(log).head
+    found = fold(log[2:], log_start=2)
+    assert (found.head, found.head_at) == (fold(log).head, 2)
+    assert lineage(found) == [("b", 2), ("c", 3)]
+
+
+def test_an_announcement_whose_parent_was_read_before_the_cut_says_nothing_sure() -> None:
+    """Between its parent and the cut there may have been another head."""
+    log = whole(announce(A), announce(B), announce(C))
+    late = msgspec.structs.replace(announce(envelope("r", A)), parent_envelope=fold(log[:1]).head, parent_at=0)
+    assert fold([(3, late)], log_start=3).head is None
+    assert fold([(3, late)], log_start=2).head is None
+    found = fold([*log[2:], (3, late)], log_start=2)
+    assert head_id(found) == "c"
+
+
+def test_a_doomed_announcement_still_tells_who_was_the_head() -> None:
+    log = whole(announce(A), announce(B))
+    doomed = msgspec.structs.replace(announce(envelope("x", A)), parent_envelope=fold(log).head, parent_at=1)
+    found = fold([(2, doomed)], log_start=2)
+    assert (head_id(found), found.head_at) == ("b", 1)
+
+
+def test_a_trimmed_log_never_begins_anew_by_itself() -> None:
+    assert fold([(5, announce(A))], log_start=5).head is None
+    assert fold([(5, variant("a"))], log_start=5).head is None
+
+
+@st.composite
+def logs(draw: st.DrawFn) -> list[tuple[int, Announcement]]:
+    """Honest writers of plain versions and new epochs; some read the head long before they write."""
+    found, log, seen = Fold(), [], [(None, -1)]
+    lags = draw(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=15))
+    for at, (lag, epoch) in enumerate(lags):
+        parent, parent_at = seen[max(0, len(seen) - 1 - lag)]
+        kind = "epoch" if epoch and parent else "version"
+        wish = envelope(f"v{at}", parent, epoch=(parent.epoch if parent else 1) + (kind == "epoch"))
+        record = announce(wish, kind, parent_envelope=parent, parent_at=parent_at)
+        if found.apply(at, record):
+            seen.append((found.head, at))
+        log.append((at, record))
+    return log
+
+
+@settings(deadline=None, derandomize=True)
+@given(logs(), st.data())
+def test_whatever_is_trimmed_the_rest_folds_to_the_same_head_or_to_none(
+    log: list[tuple[int, Announcement]], data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(1, len(log)))
+    trimmed, full = fold(log[start:], log_start=start), fold(log)
+    assert trimmed.head in (None, full.head)
+    assert trimmed.head_at in (-1, full.head_at)
+    if any(r.parent_at + 1 >= start for _, r in log[start:]):
+        assert trimmed.head == full.head
+
+
+# On the wire -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        announce(A),
+        announce(B, "promotion", parent_envelope=A, parent_at=7, inline=b"\0\xff" * 9),
+        variant("a", inline=b"graph"),
+    ],
+)
+def test_what_is_encoded_is_decoded_alike(record: LogRecord) -> None:
+    assert decode_record(encode_record(record)) == record
+
+
+def test_infinite_clocks_and_undefined_metrics_survive() -> None:
+    record = decode_record(encode_record(announce(envelope("a", metrics={"auc": math.nan}))))
+    assert isinstance(record, Announcement)
+    assert record.envelope.replay_from == {0: (0, -math.inf)}
+    assert math.isnan(record.envelope.metrics["auc"])
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [b"", b"\x00", b"{}", b"\xff" * 10, encode_record(announce(A))[:-1], msgspec.msgpack.encode({"type": "else"})],
+)
+def test_garbage_is_a_value_error(garbage: bytes) -> None:
+    with pytest.raises(ValueError, match="."):
+        decode_record(garbage)
+
+
+def test_fields_of_a_newer_program_are_ignored() -> None:
+    table = msgspec.msgpack.decode(encode_record(announce(A)), strict=False)
+    table["newer"] = 1
+    assert decode_record(msgspec.msgpack.encode(table)) == announce(A)

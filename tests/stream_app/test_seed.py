@@ -1,0 +1,192 @@
+"""Where a worker begins: empty log, head, lost log, recreated topic, changed spec, torn artefact, rival."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import kafka
+import msgspec
+import pytest
+
+from models.spec import Numeric
+from stream_app.errors import EpochError, RegistryError
+from stream_app.seed import Seeded
+from stream_app.topics import create_topics
+from tests import streams
+from tests.line import Line
+
+EXAMPLES = 600
+
+
+@pytest.fixture
+def line(bootstrap_servers: str, app_name: str, tmp_path: Path) -> Iterator[Line]:
+    found = Line(bootstrap_servers, streams.spec(app_name, partitions=2), tmp_path)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def embedded_line(embedded: str, app_name: str, tmp_path: Path) -> Iterator[Line]:
+    found = Line(embedded, streams.spec(app_name, partitions=2), tmp_path)
+    yield found
+    found.close()
+
+
+def learned(line: Line, *, examples: int = EXAMPLES) -> Seeded:
+    """A line whose newest version has learned the whole stream."""
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(examples))
+    seeder = line.seeder()
+    seeded = seeder.seed()
+    line.learn(seeded)
+    head, won = line.publish(seeder, seeded)
+    assert won
+    return seeded._replace(head=head)
+
+
+def test_an_empty_log_begins_with_a_version_that_has_seen_nothing(line: Line) -> None:
+    seeded = line.seeder().seed()
+
+    assert seeded.head.number == 1
+    assert seeded.head.parent is None
+    assert seeded.head.offsets == {0: 0, 1: 0}
+    assert line.seeder().seed().head.id == seeded.head.id
+
+
+def test_a_successor_stands_exactly_where_the_head_stands(line: Line) -> None:
+    first = learned(line)
+
+    second = line.seeder().seed()
+
+    assert second.head == first.head
+    assert second.core.counts == first.core.counts
+    for p, state in first.core.partitions.items():
+        mine = second.core.partitions[p]
+        assert (mine.next_offset, mine.count, mine.xor) == (state.next_offset, state.count, state.xor)
+        assert len(mine.join) == len(state.join)
+        assert mine.join.clock_s == state.join.clock_s
+    assert streams.total_ledger(second.head.ledger) == streams.expected_ledger(streams.records(EXAMPLES))
+
+
+def test_what_was_said_before_a_crash_is_what_is_scored_after_it(embedded_line: Line) -> None:
+    line = embedded_line
+    stream = streams.records(EXAMPLES)
+    streams.produce(line.bootstrap_servers, line.topics.events, stream)
+    crashed = line.seeder().seed()
+    line.learn(crashed)  # its predictions are in the log, its version is not
+
+    seeder = line.seeder()
+    again = seeder.seed()
+    said = [dict(s.recorded) for s in again.core.partitions.values()]
+    line.learn(again)
+
+    assert sum(map(len, said)) == EXAMPLES
+    assert again.core.metrics()["events"] == EXAMPLES
+    assert again.core.score.metrics() == pytest.approx(crashed.core.score.metrics(), nan_ok=True)
+    first_records = line.reader.said(line.topics.predictions, 0, 0)[0]
+    assert len(first_records) == sum(1 for r in said[0])
+
+
+def test_of_two_writers_the_first_wins_and_the_other_sees_it(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(100))
+    one, two = line.seeder(), line.seeder()
+    first, second = one.seed(), two.seed()
+    line.learn(first)
+    line.learn(second)
+
+    head, won = line.publish(one, first)
+    rival, lost = line.publish(two, msgspec_changed(second))
+
+    assert won
+    assert not lost
+    assert rival.id == head.id
+
+
+def msgspec_changed(seeded: Seeded) -> Seeded:
+    """The same state with another content, as a second worker's would be."""
+    seeded.core.counts["drifts"] += 1
+    return seeded
+
+
+def test_a_spec_that_no_longer_fits_is_refused_and_may_begin_a_new_epoch(line: Line) -> None:
+    first = learned(line)
+    wider = msgspec.structs.replace(
+        line.spec,
+        features=msgspec.structs.replace(
+            line.spec.features, numeric={**line.spec.features.numeric, "d": Numeric()}
+        ),
+    )
+
+    with pytest.raises(EpochError, match=r"does not fit the spec: .*features\.numeric.*--on-mismatch keep"):
+        line.seeder(spec=wider).seed()
+    kept = line.seeder("keep", spec=wider).seed()
+
+    assert kept.head.epoch == first.head.epoch + 1
+    assert kept.head.offsets == first.head.offsets
+    assert line.seeder(spec=wider).seed().head.id == kept.head.id
+
+
+def test_a_recreated_events_topic_is_told_apart_from_lag(line: Line) -> None:
+    first = learned(line)
+    recreate_events(line)
+
+    with pytest.raises(EpochError, match="was created anew"):
+        line.seeder().seed()
+    kept = line.seeder("keep").seed()
+
+    assert kept.head.offsets == {0: 0, 1: 0}
+    assert kept.head.epoch == first.head.epoch + 1
+    assert (kept.core.learner.parameters() == first.core.learner.parameters()).all()
+
+
+def recreate_events(line: Line) -> None:
+    admin = kafka.KafkaAdminClient(bootstrap_servers=line.bootstrap_servers)
+    admin.delete_topics([line.topics.events])
+    admin.close()
+    create_topics(line.bootstrap_servers, line.spec.name, partitions=2, retention_s=86_400, max_record_bytes=65_536)
+
+
+def test_an_empty_log_beside_a_full_registry_is_refused(embedded_line: Line, tmp_path: Path) -> None:
+    learned(embedded_line)
+    other = Line(embedded_line.bootstrap_servers, streams.spec(embedded_line.spec.name + "b", partitions=2), tmp_path)
+
+    with pytest.raises(EpochError, match="lost its log"):
+        other.seeder().seed()
+    kept = other.seeder("keep").seed()
+
+    assert kept.head.number == 1
+    assert kept.head.labels > 0
+    other.close()
+
+
+def test_a_torn_head_is_replaced_by_the_newest_readable_version_with_its_own_offsets(line: Line) -> None:
+    small = msgspec.structs.replace(
+        line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0)
+    )
+    line.spec = small
+    seeder = line.seeder()
+    first = seeder.seed()
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(EXAMPLES))
+    line.learn(first)
+    head, _ = line.publish(seeder, first)
+    torn = Path(line.registry.url, head.artefact)
+    torn.write_bytes(torn.read_bytes()[:1000])
+
+    again = line.seeder().seed()
+
+    assert again.head.epoch == head.epoch + 1
+    assert again.head.offsets == {0: 0, 1: 0}
+    line.learn(again)
+    assert streams.total_ledger(
+        {p: (s.count, s.xor) for p, s in again.core.partitions.items()}
+    ) == streams.expected_ledger(streams.records(EXAMPLES))
+
+
+def test_without_any_readable_version_it_says_so(embedded_line: Line) -> None:
+    line = embedded_line
+    line.spec = msgspec.structs.replace(
+        line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0)
+    )
+    head = line.seeder().seed().head
+    Path(line.registry.url, head.artefact).unlink()
+
+    with pytest.raises(RegistryError, match="holds no version that can be read"):
+        line.seeder().seed()

@@ -1,0 +1,215 @@
+"""Children are watched, restarted, ended in order, and never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from models.spec import ModelSpec
+from stream_app import up
+from stream_app.errors import SettingsError, StreamAppError
+from stream_app.up import Child, Service, last_words
+from tests.stream_app.versions import spec_of, until
+
+SLEEP = "import time; time.sleep(60)"
+SLEEP_ON = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + (
+    "print('deaf', flush=True); time.sleep(60)"
+)
+
+
+class Clock:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def child(code: str, logs: Path, clock: Clock | None = None, *, again: bool = True) -> Child:
+    return Child("dummy", [sys.executable, "-c", code], logs, again=again, clock=clock or Clock())
+
+
+def ended(process: Child) -> bool:
+    return process.code is not None
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_crashed_child_starts_again_after_a_growing_while(tmp_path: Path) -> None:
+    clock = Clock()
+    dummy = child("print('oops'); raise SystemExit(1)", tmp_path, clock)
+    dummy.start()
+    for backoff_s in (0.5, 1.0, 2.0):
+        until(lambda: ended(dummy))
+        dummy.tick()
+        assert dummy.status().state == "waiting"
+        clock.now_s += backoff_s - 0.01
+        dummy.tick()
+        assert dummy.status().state == "waiting"
+        clock.now_s += 0.01
+        dummy.tick()
+    assert dummy.restarts == 3
+    dummy.terminate()
+    dummy.join(5.0)
+    assert dummy.last_words().count("oops") >= 3
+
+
+def test_backoff_begins_again_after_a_healthy_while(tmp_path: Path) -> None:
+    clock = Clock()
+    dummy = child("raise SystemExit(1)", tmp_path, clock)
+    dummy.start()
+    until(lambda: ended(dummy))
+    dummy.tick()
+    clock.now_s += 0.5
+    dummy.tick()
+    until(lambda: ended(dummy))
+    clock.now_s += up.HEALTHY_S
+    dummy.tick()
+    clock.now_s += up.FIRST_BACKOFF_S
+    dummy.tick()
+    assert dummy.restarts == 2
+    dummy.join(5.0)
+
+
+def test_refusal_is_final(tmp_path: Path) -> None:
+    dummy = child("print('the spec does not fit'); raise SystemExit(2)", tmp_path)
+    dummy.start()
+    until(lambda: ended(dummy))
+    dummy.tick()
+    assert dummy.status().state == "refused"
+    assert dummy.last_words() == "the spec does not fit"
+
+
+def test_child_that_may_end_is_left_alone(tmp_path: Path) -> None:
+    dummy = child("pass", tmp_path, again=False)
+    dummy.start()
+    until(lambda: ended(dummy))
+    dummy.tick()
+    assert (dummy.status().state, dummy.code) == ("ended", 0)
+
+
+def test_deaf_child_is_killed(tmp_path: Path) -> None:
+    dummy = child(SLEEP_ON, tmp_path)
+    dummy.start()
+    until(lambda: "deaf" in dummy.last_words())
+    dummy.terminate()
+    dummy.join(0.1)
+    assert dummy.code == -signal.SIGKILL
+
+
+def test_child_is_niced_and_uses_one_thread(tmp_path: Path) -> None:
+    code = "import os; print(os.nice(0), os.environ['OMP_NUM_THREADS'])"
+    dummy = Child("dummy", [sys.executable, "-c", code], tmp_path, nice=5, again=False)
+    dummy.start()
+    dummy.join(10.0)
+    threads = os.environ.get("OMP_NUM_THREADS", "1")
+    assert dummy.last_words() == f"{os.nice(0) + 5} {threads}"
+
+
+def test_last_words_are_the_last(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    assert last_words(log) == ""
+    log.write_text("".join(f"line {n}\n" for n in range(5_000)))
+    assert last_words(log).splitlines() == [f"line {n}" for n in range(4_992, 5_000)]
+
+
+def test_kill_9_of_the_supervisor_leaves_no_orphan(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from stream_app.up import Child\n"
+        f"c = Child('dummy', [sys.executable, '-c', {SLEEP!r}], Path({str(tmp_path)!r}))\n"
+        "c.start(); print(c.status().pid, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        assert alive(pid)
+        parent.kill()
+    until(lambda: not alive(pid))
+
+
+# The service, with dummies for its commands -------------------------------------------------------
+
+
+class Dummies(Service):
+    """Its children write down when they end."""
+
+    codes: dict[str, str]
+
+    def _child(self, command: str, *flags: str, nice: int = 0) -> Child:
+        last = self.logs / "order"
+        code = self.codes.get(command) or (
+            "import signal, sys, time\n"
+            f"def end(*_): open({str(last)!r}, 'a').write('{command} '); sys.exit(0)\n"
+            "signal.signal(signal.SIGTERM, end); print('up', flush=True); time.sleep(60)"
+        )
+        return Child(command, [sys.executable, "-c", code], self.logs, nice=nice)
+
+
+def dummies(spec: ModelSpec, run_dir: Path, **codes: str) -> Dummies:
+    service = Dummies(
+        "model.toml",
+        spec,
+        bootstrap_servers=None,
+        registry="r",
+        listen="127.0.0.1:0",
+        run_dir=run_dir,
+    )
+    service.codes = codes
+    return service
+
+
+def test_server_ends_last_and_the_broker_with_it(app_name: str, tmp_path: Path) -> None:
+    with dummies(spec_of(app_name), tmp_path) as service:
+        host, port = service.bootstrap_servers.split(":")
+        assert not service.listen.endswith(":0")
+        for name in ("worker", "serve", "tuner", "compressor"):
+            until(lambda name=name: last_words(service.logs / f"{name}.log") == "up")
+        service.tick()
+        assert [p.state for p in service.processes()] == ["running"] * 4
+    order = (service.logs / "order").read_text().split()
+    assert sorted(order[:3]) == ["compressor", "tuner", "worker"]
+    assert order[3:] == ["serve"]
+    assert not up_at(host, int(port))
+
+
+def up_at(host: str, port: int) -> bool:
+    from stream_app.broker import answers_metadata
+
+    return answers_metadata(host, port)
+
+
+def test_refusing_worker_ends_the_service_with_its_words(app_name: str, tmp_path: Path) -> None:
+    code = "print('stream-app worker: EpochError: does not fit'); raise SystemExit(2)"
+    with dummies(spec_of(app_name), tmp_path, worker=code) as service:
+        until(lambda: service.processes()[0].state == "refused")
+        wanted = r"worker refuses to work; .*worker\.log:\n.*EpochError: does not fit"
+        with pytest.raises(StreamAppError, match=wanted):
+            service.tick()
+
+
+def test_not_ready_in_time_is_named(app_name: str, tmp_path: Path) -> None:
+    with (
+        dummies(spec_of(app_name), tmp_path) as service,
+        pytest.raises(StreamAppError, match=r"no version is live after 0\.5 s, wanted one; see"),
+    ):
+        service.wait_ready(0.5)
+
+
+def test_wrong_listen_is_named(app_name: str, tmp_path: Path) -> None:
+    service = dummies(spec_of(app_name), tmp_path)
+    service.listen = "50051"
+    started_s = time.monotonic()
+    with pytest.raises(SettingsError, match="listen is '50051', wanted HOST:PORT"), service:
+        pass
+    assert time.monotonic() - started_s < 10.0

@@ -1,0 +1,131 @@
+"""The live view says what the status says, in 100 columns and 30 rows."""
+
+import io
+import re
+import threading
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from stream_app.dashboard.view import Frame, line, lines, render, show
+from stream_app.status import ProcessStatus, Status
+from tests.stream_app.heads import NOW_S, decision, lag_of, status_of
+
+RIVER: dict[str, Any] = {
+    "auc": 0.7361,
+    "accuracy": 0.7858,
+    "log_loss": 0.4872,
+    "window": {"auc": 0.7315, "accuracy": 0.7194, "log_loss": None},
+}
+
+
+def drawn(frame: Frame, width: int = 100) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(render(frame))
+    return console.export_text()
+
+
+def test_everything_is_shown_and_fits() -> None:
+    processes = [
+        ProcessStatus("worker", "running", 1, 0),
+        ProcessStatus("tuner", "waiting", None, 2),
+    ]
+    text = drawn(Frame(status_of(), {"River": RIVER}, processes, "42 s"))
+    for wanted in (
+        "flights · binary · version 7 · epoch 2 · 2.0 s old",
+        "42 s",
+        "1,050 at 1,234/s",
+        "2,468/s",
+        "tuned-at-40000",
+        "200,000 events",
+        "42 records (most 99)",
+        "40 of 1,040",
+        "20.0 kB",
+        "10.0 µs",
+        "answers now",
+        "tuner waiting (2 restarts)",
+    ):
+        assert wanted in text, wanted
+    assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- ", text)
+    assert re.search(r"waiting for labels +50", text)
+    assert re.search(r"dead letters +3", text)
+    assert re.search(r"drift +v7 +worse True +level 0\.25", text)
+    assert len(text.splitlines()) <= 30
+    assert max(map(len, text.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    ("task", "titles"),
+    [("multiclass", ("accuracy", "macro-F1")), ("regression", ("MAE", "RMSE", "R²"))],
+)
+def test_other_tasks_show_their_own_measures(task: str, titles: tuple[str, ...]) -> None:
+    text = drawn(Frame(status_of(task)))
+    assert all(title in text for title in titles)
+    assert "AUC" not in text
+    assert titles[0] in line(status_of(task))
+
+
+def test_nothing_is_known_yet() -> None:
+    status = Status(name="flights", task="binary", at_s=NOW_S, problem="waiting for broker 'x'")
+    text = drawn(Frame(status))
+    assert "no version yet" in text
+    assert "waiting for broker 'x'" in text
+    assert line(status) == "flights: no version yet; waiting for broker 'x'"
+
+
+def test_problem_is_said_instead_of_lag() -> None:
+    status = status_of(lag=None, problem="topic 'flights.events': was created anew")
+    text = drawn(Frame(status))
+    assert "was created anew" in text
+    assert "unknown" in text
+    assert "lag unknown" in line(status)
+    assert "PROBLEM: topic 'flights.events': was created anew (age 2 s)" in line(status)
+
+
+def test_many_partitions_are_summed_up() -> None:
+    text = drawn(Frame(status_of(lag=lag_of(*range(100, 140)))))
+    assert "36 more" in text
+    assert len(text.splitlines()) <= 30
+
+
+def test_only_the_newest_decisions_are_shown() -> None:
+    decisions = tuple(decision("tuned", loss=n) for n in range(50))
+    text = drawn(Frame(status_of(decisions=decisions)))
+    assert "loss 49" in text
+    assert "loss 41" not in text
+
+
+def test_one_line_says_the_main_things() -> None:
+    text = lines(Frame(status_of(), {"River": RIVER}, [ProcessStatus("serve", "refused", None, 0)]))
+    assert text.startswith("flights v7 epoch 2; 1,050 events, 1,234/s, lag 42; AUC ")
+    assert "1 drift, 1 promoted" in text
+    assert text.endswith("; River AUC 0.7361; serve refused")
+    assert "\n" not in text
+
+
+def test_without_a_terminal_lines_come_at_once_and_then_every_few_seconds() -> None:
+    out, stop, asked = io.StringIO(), threading.Event(), []
+
+    def frame() -> Frame:
+        asked.append(1)
+        if len(asked) == 2:
+            stop.set()
+        return Frame(status_of())
+
+    show(frame, stop, console=Console(file=out, width=40), every_s=60.0)
+    assert out.getvalue().count("\n") == 1
+    assert out.getvalue().startswith("flights v7")
+
+
+def test_on_a_terminal_the_picture_is_redrawn() -> None:
+    out, stop, asked = io.StringIO(), threading.Event(), []
+
+    def frame() -> Frame:
+        asked.append(1)
+        if len(asked) == 2:
+            stop.set()
+        return Frame(status_of())
+
+    show(frame, stop, console=Console(file=out, width=100, height=30, force_terminal=True))
+    assert "predict, then learn" in out.getvalue()
