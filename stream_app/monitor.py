@@ -75,7 +75,7 @@ class Seen:
         for name in ("events", "learned", *_KEPT):
             self.counts[name] = max(self.counts.get(name, 0), head.metrics.get(name, 0))
         mark = Mark(head.created_s, int(self.counts["events"]), sum(head.offsets.values()))
-        self.events_pace.add(mark.events, mark.made_s, heard_s)
+        self.events_pace.add(head.metrics.get("events", 0), mark.made_s, heard_s)
         self.records_pace.add(mark.records, mark.made_s, heard_s)
         if mark.events and self.began is None:
             self.began = mark

@@ -102,6 +102,8 @@ class Pace:
         """Note that the count was so much at ``made_s``, and that this was learned at ``heard_s``."""
         if self._points and made_s <= self._points[-1][0]:
             return
+        if self._points and count < self._points[-1][1]:
+            self._points.clear()  # a promotion or a rollback: some of it comes again
         self._points.append((made_s, count))
         self._heard_s = heard_s
         while len(self._points) > 2 and self._points[1][0] <= made_s - self._window_s:

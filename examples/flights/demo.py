@@ -393,38 +393,54 @@ def _play(stop: threading.Event, console: Console, *, keep: bool) -> int:
 def _finish(run: Run, console: Console) -> int:
     """Write and print the summary, and say what is wrong with it."""
     write_json(FOLDER / "summary.json", run.summary)
-    console.print(_table(run))
+    console.print(_table(run.summary))
+    for line in _told(run.summary, run.first):
+        console.print(line, highlight=False)
+    console.print(f"All of it is in {FOLDER / 'summary.json'}.", highlight=False)
     wrong = failures(run.summary)
     for text in wrong:
         console.print(f"WRONG: {text}", style="bold red")
     return 1 if wrong else 0
 
 
-def _table(run: Run) -> Table:
-    s = run.summary
-    table = Table("", "AUC", "accuracy", "log-loss", title=f"{FOLDER / 'summary.json'}")
-    rows = {"this service": s, **s["baselines"]}
-    for name, figures in rows.items():
+def _table(summary: Figures) -> Table:
+    table = Table("", "AUC", "accuracy", "log-loss")
+    for name, figures in {"this service": summary, **summary["baselines"]}.items():
         table.add_row(name, *(f"{figures[m]:.4f}" for m in ("auc", "accuracy", "log_loss")))
-    int8 = s["int8"]
-    said = [f"version {a.version}: {a.probability:.3f}" for a in (run.first, run.last) if a]
-    table.caption = (
-        f"{s['events']:,} flights, {s['labels']:,} labels, {s['events_per_s']:,.0f} flights/s "
-        f"({s['records_per_s']:,.0f} records/s) in {s['seconds']:.0f} s\n"
-        f"lag {s['final_lag_events']}, at most {s['max_lag_events']:,}; {s['dead_letters']} dead "
-        f"letters; {s['versions']} versions, {s['retunes']} retunings, {s['promotions']} "
-        f"promotions, {s['drifts']} drifts\n"
-        f"int8: {int8['bytes']:,} of {int8['fp32_bytes']:,} bytes, {int8['latency_us']:.1f} of "
-        f"{int8['fp32_latency_us']:.1f} us, log-loss {int8['loss_delta']:+.5f}\n"
-        f"the server on whether a flight is late: {'; '.join(said)}"
-    )
     return table
+
+
+def _told(s: Figures, first: Answer | None) -> Iterator[str]:
+    """The rest of the summary, in sentences."""
+    int8, last = s["int8"], s["grpc"]
+    yield (
+        f"{s['events']:,} flights and {s['labels']:,} labels at {s['events_per_s']:,.0f} flights/s "
+        f"({s['records_per_s']:,.0f} records/s), all in {s['seconds']:.0f} s."
+    )
+    yield (
+        f"Lag {s['final_lag_events']}, at most {s['max_lag_events']:,}; "
+        f"{s['dead_letters']} dead letters; {s['drifts']} drifts noticed."
+    )
+    yield (
+        f"{s['versions']} versions, {s['retunes']} retunings, {s['promotions']} promotions, "
+        f"{s['quantisations']} quantisations."
+    )
+    yield (
+        f"int8: {int8['bytes']:,} bytes (fp32 {int8['fp32_bytes']:,}), {int8['latency_us']:.1f} us "
+        f"({int8['fp32_latency_us']:.1f}), log-loss {int8['loss_delta']:+.5f}; "
+        f"{'served' if int8['served'] else 'not faster, so not served'}."
+    )
+    if first is not None:
+        yield f"Asked about {first.flight}, version {first.version}: late {first.probability:.1%}."
+    yield f"Asked about the last flight, version {last['version']}: late {last['probability']:.1%}."
 
 
 def _say_next(console: Console, service: Service, prometheus: str, *, keep: bool) -> None:
     python = os.path.relpath(sys.executable)
     lines = [
-        "Running until Ctrl-C. Meanwhile:" if keep else "With KEEP=1 it stays up. Then try:",
+        "Running until Ctrl-C. Meanwhile:"
+        if keep
+        else "With KEEP=1 it would go on running. Then try, with the ports that it names:",
         f"  curl -s http://{prometheus}/metrics | grep ^stream_app_",
         f"  {python} -m stream_app lag --spec {os.path.relpath(SPEC)} --bootstrap-servers {service.bootstrap_servers}",
         f"  {python} -c 'from stream_app.client import StreamModelClient as C; "

@@ -48,11 +48,14 @@ def summary_of(status: Status) -> dict[str, Any]:
 
 def test_summary_has_exactly_these_keys() -> None:
     summary = summary_of(finished())
-    assert list(summary) == (
-        "events labels events_per_s records_per_s auc accuracy log_loss window baselines versions "
-        "retunes promotions quantisations int8 max_lag_events final_lag_events dead_letters drifts "
-        "ledger seconds grpc"
-    ).split()
+    assert (
+        list(summary)
+        == (
+            "events labels events_per_s records_per_s auc accuracy log_loss window baselines versions "
+            "retunes promotions quantisations int8 max_lag_events final_lag_events dead_letters drifts "
+            "ledger seconds grpc"
+        ).split()
+    )
     three = {"auc", "accuracy", "log_loss"}
     assert set(summary["window"]) == three
     assert {name: set(f) for name, f in summary["baselines"].items()} == dict.fromkeys(

@@ -43,9 +43,7 @@ def produce(bootstrap_servers: str, topics: Topics, *counts: int) -> None:
 def commit(bootstrap_servers: str, topics: Topics, offset: int) -> None:
     tp = TopicPartition(topics.events, 0)
     with closing(
-        KafkaConsumer(
-            bootstrap_servers=bootstrap_servers, group_id="g", enable_auto_commit=False
-        )
+        KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id="g", enable_auto_commit=False)
     ) as consumer:
         consumer.assign([tp])
         consumer.commit({tp: OffsetAndMetadata(offset, "", -1)})
@@ -57,16 +55,11 @@ def test_counts_from_the_versions_offsets(bootstrap_servers: str, topics: Topics
     commit(bootstrap_servers, topics, 5)
     found = lag(bootstrap_servers, topics, head, "g")
     assert (found.version, found.lag_events) == (3, 3)
-    rows = [
-        (p.partition, p.end_offset, p.model_offset, p.committed_offset, p.lag_events)
-        for p in found.partitions
-    ]
+    rows = [(p.partition, p.end_offset, p.model_offset, p.committed_offset, p.lag_events) for p in found.partitions]
     assert rows == [(0, 10, 7, 5, 3), (1, 4, 4, None, 0)]
 
 
-def test_everything_is_lag_before_the_first_version(
-    bootstrap_servers: str, topics: Topics
-) -> None:
+def test_everything_is_lag_before_the_first_version(bootstrap_servers: str, topics: Topics) -> None:
     found = lag(bootstrap_servers, topics, None, "nobody")
     assert (found.version, found.created_s, found.lag_events) == (0, None, 14)
     assert committed_offsets(bootstrap_servers, topics.events, "nobody") == {}
@@ -124,9 +117,7 @@ def test_no_broker_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         committed_offsets("127.0.0.1:1", "t", "g")
 
 
-def test_command_prints_json(
-    embedded: str, app_name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_command_prints_json(embedded: str, app_name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with writing(embedded, spec_of(app_name)) as writer:
         produce(embedded, Topics.of(app_name), 42)
         writer.version(0.5)  # its offset is 40

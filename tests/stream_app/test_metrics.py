@@ -17,9 +17,7 @@ def scraped(status: Status) -> dict[tuple[str, ...], float]:
     with serve_metrics("127.0.0.1:0", lambda: status) as server:
         text = urllib.request.urlopen(server.url, timeout=5).read().decode()
     return {
-        (s.name, *s.labels.values()): s.value
-        for family in text_string_to_metric_families(text)
-        for s in family.samples
+        (s.name, *s.labels.values()): s.value for family in text_string_to_metric_families(text) for s in family.samples
     }
 
 
@@ -57,9 +55,7 @@ def test_head_counts_and_lag_are_there() -> None:
         assert 0.0 <= got[(f"stream_app_{name}",)] <= 1.0
 
 
-@pytest.mark.parametrize(
-    ("task", "measure"), [("regression", "window_mae"), ("multiclass", "macro_f1")]
-)
+@pytest.mark.parametrize(("task", "measure"), [("regression", "window_mae"), ("multiclass", "macro_f1")])
 def test_other_tasks_have_their_own(task: str, measure: str) -> None:
     got = scraped(status_of(task))
     assert math.isfinite(got[(f"stream_app_{measure}",)])

@@ -185,13 +185,10 @@ def test_error_nobody_thought_of_is_survived(
     assert not [t for t in threading.enumerate() if t.name == "monitor"]
 
 
-def test_command_logs_lines_serves_metrics_and_ends_on_sigterm(
-    embedded: str, app_name: str, tmp_path: Path
-) -> None:
+def test_command_logs_lines_serves_metrics_and_ends_on_sigterm(embedded: str, app_name: str, tmp_path: Path) -> None:
     spec = tmp_path / "model.toml"
     spec.write_text(
-        f'name = "{app_name}"\ntask = "binary"\n[label]\nname = "y"\nclasses = [0, 1]\n'
-        "[features.numeric]\nx = {}\n"
+        f'name = "{app_name}"\ntask = "binary"\n[label]\nname = "y"\nclasses = [0, 1]\n[features.numeric]\nx = {{}}\n'
     )
     command = [sys.executable, "-m", "stream_app", "monitor", "--spec", str(spec)]
     command += ["--bootstrap-servers", embedded, "--prometheus", "127.0.0.1:0"]

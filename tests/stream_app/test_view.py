@@ -47,7 +47,7 @@ def test_everything_is_shown_and_fits() -> None:
         "tuner waiting (2 restarts)",
     ):
         assert wanted in text, wanted
-    assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- ", text)
+    assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- │", text)
     assert re.search(r"waiting for labels +50", text)
     assert re.search(r"dead letters +3", text)
     assert re.search(r"drift +v7 +worse True +level 0\.25", text)
