@@ -30,6 +30,11 @@ _OPTIMISERS: dict[str, Any] = {
 }
 
 
+def use_one_thread() -> None:
+    """Micro-batches of small networks are slower on many threads than on one, several times where cores are shared."""
+    torch.set_num_threads(1)
+
+
 class TorchLearner:
     """A linear model or an MLP of the spec.
 

@@ -134,11 +134,13 @@ _ADD = {
 
 
 def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from models.torch_learner import use_one_thread
     from stream_app import agents
     from stream_app.registry import Registry
     from stream_app.seed import Seeder
     from stream_app.topics import create_topics
 
+    use_one_thread()
     create_topics(
         args.bootstrap_servers,
         spec.name,
@@ -156,6 +158,7 @@ def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
 
 
 def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from models.torch_learner import use_one_thread
     from stream_app import tune
     from stream_app.decisions import DecisionWriter
     from stream_app.logclient import LogClient
@@ -163,6 +166,7 @@ def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app.replay import Reader
     from stream_app.topics import topic_ids
 
+    use_one_thread()
     topics, brokers, stop = Topics.of(spec.name), args.bootstrap_servers, _stop_on_signals()
     tuner = tune.Tuner(
         spec,

@@ -317,6 +317,6 @@ def _errors(task: str, said: Floats, target: Floats) -> list[float]:
     elif task == "multiclass":
         wrong = said.argmax(axis=1) != target.astype(np.intp)
     else:
-        wrong = np.abs(said[:, 0] - target)
+        wrong = np.abs(said[:, 0].astype(np.float64) - target)
         wrong = wrong / (1.0 + wrong)  # bounded: heavy tails would raise false alarms
     return [float(e) for e in wrong]

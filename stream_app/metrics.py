@@ -166,7 +166,10 @@ def _int8(int8: Variant, *, attached: bool) -> Iterator[Metric]:
     form = ("form",)
     sizes: dict[Key, float] = {("int8",): float(int8.size_bytes), ("fp32",): float(int8.fp32_bytes)}
     yield _labelled("form_size_bytes", "Size of the graph that answers.", sizes, form)
-    latencies: dict[Key, float] = {("int8",): int8.latency_us / 1e6, ("fp32",): int8.fp32_latency_us / 1e6}
+    latencies: dict[Key, float] = {
+        ("int8",): int8.latency_us / 1e6,
+        ("fp32",): int8.fp32_latency_us / 1e6,
+    }
     text = f"Median time of a call with {int8.batch} rows."
     yield _labelled("form_latency_seconds", text, latencies, form)
     losses: dict[Key, float] = {("int8",): int8.loss, ("fp32",): int8.fp32_loss}

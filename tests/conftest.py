@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from models.torch_learner import use_one_thread
 from stream_app.broker import EmbeddedBroker
 from tests.broker.apache_kafka import ApacheKafka
 
 _NO_KAFKA = "Apache Kafka tests SKIPPED: KAFKA_HOME is not set"
+
+
+use_one_thread()
 
 
 @pytest.fixture(scope="session")

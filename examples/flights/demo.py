@@ -90,7 +90,10 @@ def missing(status: Status, baseline: Figures, produced: Figures) -> list[str]:
         (counts.get("tuned", 0) >= RETUNES, "a retuning"),
         (quantised >= QUANTISATIONS, f"{QUANTISATIONS} quantisations, there were {quantised}"),
         (head is not None and _judged(status, head), "the last version's quantisation"),
-        (bool(baseline.get("done")), f"River, at {baseline.get('labels', 0):,} of {LABELS:,} labels"),
+        (
+            bool(baseline.get("done")),
+            f"River, at {baseline.get('labels', 0):,} of {LABELS:,} labels",
+        ),
     )
     return [text for met, text in conditions if not met]
 
@@ -226,7 +229,7 @@ class Run:
             self._go_on(status, river)
         processes = [*self._service.processes(), self.producer.status(), self.river.status()]
         note = f"{time.monotonic() - self._started_s:,.0f} s"
-        return Frame(status, {"River logistic": river} if river else {}, processes, note)
+        return Frame(status, {"River": river} if river else {}, processes, note)
 
     def _go_on(self, status: Status, river: Figures) -> None:
         for child in (self.producer, self.river):

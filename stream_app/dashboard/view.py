@@ -21,8 +21,9 @@ from stream_app.status import ProcessStatus, Status
 
 FRAME_EVERY_S = 0.5
 LINE_EVERY_S = 5.0
-DECISIONS_SHOWN = 8
-PARTITIONS_SHOWN = 4
+DECISIONS_SHOWN = 7
+PARTITIONS_SHOWN = 3
+_LOWER_ROWS = PARTITIONS_SHOWN + 2
 
 _PREDICTORS = (("", "model"), ("majority_", "majority"), ("nochange_", "no change"))
 _MEASURES = {
@@ -93,7 +94,7 @@ def render(frame: Frame) -> RenderableType:
     upper = _side_by_side(_stream(status), _quality(status, frame.baselines), (4, 6))
     lower = _side_by_side(_lag(status), _forms(status), (4, 6))
     parts: list[RenderableType] = [_headline(status, frame.note), upper, lower]
-    parts.append(_decisions(status.decisions))
+    parts.append(_decisions(status))
     if frame.processes:
         parts.append(_processes(frame.processes))
     if status.problem:
@@ -150,6 +151,15 @@ def _headline(status: Status, note: str) -> RenderableType:
     return row
 
 
+def _panel(body: RenderableType, title: str, rows: int) -> Panel:
+    return Panel(body, title=title, title_align="left", height=rows + 2)
+
+
+def _cut(text: str) -> Text:
+    """What is too long for its column ends in an ellipsis; the columns beside it keep their width."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 def _side_by_side(left: RenderableType, right: RenderableType, ratio: tuple[int, int]) -> RenderableType:
     grid = Table.grid(expand=True)
     for share in ratio:
@@ -179,28 +189,26 @@ def _stream(status: Status) -> RenderableType:
         ("pull, half-life", f"{head.hyper.half_life_events:,.0f} events" if head else "-"),
         ("reference", (head.reference or "none")[:20] if head else "-"),
     ]
-    return Panel(_pairs(rows), title="stream", title_align="left")
+    return _panel(_pairs(rows), "stream", 8)
 
 
 def _quality(status: Status, baselines: Mapping[str, Summary]) -> RenderableType:
-    table = Table(box=None, expand=True, pad_edge=False, header_style="dim")
-    table.add_column("", no_wrap=True)
+    table = Table(box=None, expand=True, pad_edge=False, padding=(0, 0, 0, 1), header_style="dim")
+    table.add_column("")
     measures = _MEASURES[status.task]
-    for measure in measures:
-        table.add_column(_title(measure), justify="right", no_wrap=True)
-    for measure in measures[:2]:
-        table.add_column(f"{_title(measure)} now", justify="right", no_wrap=True)
+    for title in (*map(_title, measures), *(f"{_title(m)}\nnow" for m in measures[:2])):
+        table.add_column(title, justify="right", no_wrap=True)
     for prefix, name in _PREDICTORS:
         mine = {m: status.metrics.get(f"{prefix}{m}") for m in measures}
         window = {m: status.metrics.get(f"window_{prefix}{m}") for m in measures}
         style = "bold" if not prefix else ""
-        table.add_row(name, *_cells(measures, mine, window), style=style)
+        table.add_row(_cut(name), *_cells(measures, mine, window), style=style)
     for name, summary in baselines.items():
-        table.add_row(name, *_cells(measures, summary, summary.get("window") or {}))
+        table.add_row(_cut(name), *_cells(measures, summary, summary.get("window") or {}))
     kappa = status.metrics.get("kappa_temporal")
     now = status.metrics.get("window_count")
     foot = f"now: the newest {_count(now)} labels · kappa temporal {_number(kappa)}"
-    return Panel(Group(table, Text(foot, style="dim")), title="predict, then learn", title_align="left")
+    return _panel(Group(table, Text(foot, style="dim")), "predict, then learn", 8)
 
 
 def _cells(measures: Sequence[str], overall: Summary, window: Summary) -> Iterable[str]:
@@ -213,7 +221,7 @@ def _lag(status: Status) -> RenderableType:
         body: RenderableType = Text("unknown", style="yellow")
     else:
         body = _pairs(_lag_rows(status))
-    return Panel(body, title="lag", title_align="left")
+    return _panel(body, "lag", _LOWER_ROWS)
 
 
 def _lag_rows(status: Status) -> Iterable[tuple[str, str]]:
@@ -230,14 +238,14 @@ def _lag_rows(status: Status) -> Iterable[tuple[str, str]]:
 def _forms(status: Status) -> RenderableType:
     int8 = status.int8
     if int8 is None:
-        return Panel(Text("not yet quantised", style="dim"), title="int8", title_align="left")
+        return _panel(Text("not yet quantised", style="dim"), "int8", _LOWER_ROWS)
     table = Table.grid(padding=(0, 2))
     for _ in range(4):
         table.add_column(justify="right")
     table.add_row("", "size", f"{int8.batch} row{'s' * (int8.batch != 1)}", "loss", style="dim")
     table.add_row("fp32", *_form(int8.fp32_bytes, int8.fp32_latency_us, int8.fp32_loss))
     table.add_row("int8", *_form(int8.size_bytes, int8.latency_us, int8.loss))
-    return Panel(Group(table, Text(_served(status, int8), style="dim")), title="int8", title_align="left")
+    return _panel(Group(table, Text(_served(status, int8), style="dim")), "int8", _LOWER_ROWS)
 
 
 def _form(size_bytes: int, latency_us: float, loss: float) -> tuple[str, str, str]:
@@ -251,19 +259,29 @@ def _served(status: Status, int8: Variant) -> str:
     return f"{'answers now' if serving else 'the head has none yet'} · {int8.runtime}"
 
 
-def _decisions(decisions: Sequence[Decision]) -> RenderableType:
+def _decisions(status: Status) -> RenderableType:
     table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    for d in decisions[-DECISIONS_SHOWN:]:
+    for width in (8, 10, 6):
+        table.add_column(width=width, no_wrap=True, style="dim")
+    table.add_column()
+    for d, times in _runs(status.decisions)[-DECISIONS_SHOWN:]:
         at = time.strftime("%H:%M:%S", time.localtime(d.at_s))
+        evidence = f"{_evidence(d.evidence)}{f'  (the last of {times})' if times > 1 else ''}"
         kind = Text(d.kind, style=_STYLES.get(d.kind, ""))
-        table.add_row(at, kind, f"v{d.version}", _evidence(d.evidence))
-    for _ in range(DECISIONS_SHOWN - len(decisions)):
-        table.add_row("")
-    return Panel(table, title="decisions", title_align="left")
+        table.add_row(at, kind, f"v{d.version}", _cut(evidence))
+    counts = ", ".join(f"{n} {kind}" for kind, n in sorted(status.decision_counts.items()))
+    return _panel(table, f"decisions: {counts}" if counts else "decisions", DECISIONS_SHOWN)
+
+
+def _runs(decisions: Sequence[Decision]) -> list[tuple[Decision, int]]:
+    """Decisions of one kind in a row as one, the last, with their number."""
+    runs: list[tuple[Decision, int]] = []
+    for d in decisions:
+        if runs and runs[-1][0].kind == d.kind:
+            runs[-1] = d, runs[-1][1] + 1
+        else:
+            runs.append((d, 1))
+    return runs
 
 
 def _evidence(evidence: Mapping[str, float | int | str | bool | None]) -> str:

@@ -75,7 +75,7 @@ def version(head: Envelope, kind: str = "version") -> Change:
     return Change(head.number, record, head)
 
 
-def decision(kind: str, **evidence: Any) -> Decision:
+def decision(kind: str, /, **evidence: Any) -> Decision:
     return Decision(kind=kind, at_s=NOW_S, version=7, evidence=evidence)
 
 

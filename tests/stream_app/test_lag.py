@@ -1,8 +1,8 @@
 """Lag is what no version has seen; where a number would mean nothing, the reason is said."""
 
+import io
 import json
 import re
-from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
@@ -20,12 +20,12 @@ from tests.stream_app.versions import spec_of, writing
 
 
 @pytest.fixture
-def topics(bootstrap_servers: str, app_name: str) -> Iterator[Topics]:
+def topics(bootstrap_servers: str, app_name: str) -> Topics:
     """A model's topics, with 10 events in partition 0 and 4 in partition 1."""
     create(bootstrap_servers, app_name)
     topics = Topics.of(app_name)
     produce(bootstrap_servers, topics, 10, 4)
-    yield topics
+    return topics
 
 
 def create(bootstrap_servers: str, name: str) -> None:
@@ -136,7 +136,7 @@ def test_command_prints_json(embedded: str, app_name: str, capsys: pytest.Captur
 
 
 def test_table_has_partitions_total_and_age() -> None:
-    console = Console(width=80, record=True, quiet=True)
+    console = Console(width=80, record=True, file=io.StringIO())
     console.print(as_table(lag_of(40, 1_002), NOW_S + 2.5))
     text = console.export_text()
     assert "flights.events: version 7, 2.5 s old" in text

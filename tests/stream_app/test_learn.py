@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +27,8 @@ from stream_app.modellog import Envelope
 from stream_app.predictions import Said, decode_block, encode_blocks
 from stream_app.registry import Registry
 from tests.stream_app.test_join import WAIT_S, SlowJoin
+
+torch.set_num_threads(1)  # steps this small only wait for other threads
 
 BATCH = 8
 TASKS = ("binary", "multiclass", "regression")
@@ -78,15 +81,15 @@ def stream(task: str, seed: int = 0, length: int = 240) -> tuple[Record, ...]:
     values: list[object] = []
     now_s = 1000.0
     for i in range(length):
-        now_s += rng.choice((0.0, 0.25, 1.0, 2.0, 2.0 * WAIT_S if i % 90 == 60 else -3.0))
-        id_, kind = f"e{rng.randrange(max(1, i - 12), i + 2)}", rng.choice("fffflllbr")
+        now_s += rng.choice((0.0, 0.5, 1.0, 2.0 * WAIT_S if i % 90 == 60 else -1.0))
+        id_, kind = f"e{rng.randrange(i // 3, i // 3 + 3)}", rng.choice("ffffllllbbr")
         label = {"binary": rng.randrange(2), "multiclass": rng.choice("xyz"), "regression": rng.gauss(50.0, 9.0)}[task]
         given = {"a": rng.gauss(3.0, 2.0), "b": rng.choice((None, 1e6, -1.0)), "c": rng.choice(("p", 7, None))}
         value: dict[str, object] = {"id": id_}
         if kind in "fb":
             value |= {"time": now_s, "features": given}
         if kind in "lb":
-            value |= {"label": label, "label_time": now_s + rng.choice((0.0, 0.0, 1.0, 11.0))}
+            value |= {"label": label, "label_time": now_s + rng.choice((0.0, 0.0, 0.0, 1.0, 11.0))}
         values.append(rng.choice((None, b"{", b'{"id":""}', {"id": "e"})) if kind == "r" else value)
     return tuple(records_of(values))
 
@@ -140,9 +143,7 @@ def stopped(core: Core, registry: Registry) -> tuple[Envelope, bytes]:
     )
 
 
-def resumed(
-    spec: ModelSpec, envelope: Envelope, data: bytes, records: Sequence[Record], said: dict[int, Said]
-) -> Core:
+def resumed(spec: ModelSpec, envelope: Envelope, data: bytes, records: Sequence[Record], said: dict[int, Said]) -> Core:
     """Another process, with the version, the events topic and the predictions topic."""
     core = Core(spec, TorchLearner(spec))
     core.load(unpack(data)[0], envelope)
@@ -196,46 +197,43 @@ def test_the_size_of_fetches_does_not_matter_if_they_end_where_steps_end(task: s
     for steps in (1, 2, 7, 1000):
         core = core_of(spec_of(task))
         said = said_of(play(core, records, range(0, len(records), steps * BATCH)))
-        prints.add((fingerprint(core), repr(said)))
+        prints.add(repr((fingerprint(core), said)))
     assert len(prints) == 1
 
 
 # Stopping --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd", "rmsprop", "adagrad"])
-@pytest.mark.parametrize("task", TASKS)
-def test_stopping_leaves_no_trace(task: str, optimiser: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever the offset: what was said, learned, remembered and scored is the same to the bit."""
+def assert_no_trace(spec: ModelSpec, records: Sequence[Record], fetches: Sequence[int], stops: set[int]) -> None:
+    """What is said, learned, remembered and scored is the same to the bit, wherever it stopped in between."""
+    registry = Registry("memory://test_learn")
+    steady, core = core_of(spec), core_of(spec)
+    said = said_of(play(steady, records, fetches))
+    found: dict[int, Said] = {}
+    for a, b in pairwise(sorted({0, *fetches, len(records)})):
+        if a in stops:
+            core = resumed(spec, *stopped(core, registry), records, found)
+        found |= said_of([core.take(0, records[a:b])])
+    assert fingerprint(core) == fingerprint(steady)
+    assert repr(found) == repr(said)
+
+
+@pytest.mark.parametrize(
+    ("task", "optimiser"),
+    [*((task, "adam") for task in TASKS), *(("binary", o) for o in ("adamw", "sgd", "rmsprop", "adagrad"))],
+)
+def test_stopping_leaves_no_trace(task: str, optimiser: Any) -> None:
     spec = spec_of(task, optimiser=Optimiser(name=optimiser, learning_rate=0.02))
-    registry = Registry(str(tmp_path_factory.mktemp("registry")))
     rng = random.Random(f"{task} {optimiser}")
     records = stream(task, seed=1)
     fetches = sorted(rng.sample(range(1, len(records)), 20))
-    steady = core_of(spec)
-    said = said_of(play(steady, records, fetches))
-    for cut in (0, *rng.sample(fetches, 4)):
-        core = core_of(spec)
-        before = play(core, records[:cut], fetches) if cut else []
-        core = resumed(spec, *stopped(core, registry), records, said_of(before))
-        after = play(core, records[cut:], fetches)
-        assert fingerprint(core) == fingerprint(steady)
-        assert repr(said_of(before) | said_of(after)) == repr(said)
+    assert_no_trace(spec, records, fetches, {0, *rng.sample(fetches, 5)})
 
 
-@settings(deadline=None, derandomize=True, max_examples=15)
-@given(st.integers(2, 50), st.lists(st.integers(1, 119), min_size=1, max_size=6))
-def test_stopping_many_times_leaves_no_trace(seed: int, cuts: list[int]) -> None:
-    spec, records = spec_of(), stream("binary", seed, 120)
-    registry = Registry("memory://test_learn")
-    steady, core = core_of(spec), core_of(spec)
-    said = said_of(play(steady, records, cuts))
-    found: dict[int, Said] = {}
-    for a, b in pairwise(sorted({0, *cuts, len(records)})):
-        found |= said_of([core.take(0, records[a:b])])
-        core = resumed(spec, *stopped(core, registry), records, found)
-    assert fingerprint(core) == fingerprint(steady)
-    assert repr(found) == repr(said)
+@settings(deadline=None, derandomize=True, max_examples=12)
+@given(st.integers(2, 50), st.sets(st.integers(1, 99), min_size=1, max_size=8))
+def test_stopping_between_any_two_fetches_leaves_no_trace(seed: int, cuts: set[int]) -> None:
+    assert_no_trace(spec_of(), stream("binary", seed, 100), sorted(cuts), cuts)
 
 
 def test_what_was_learned_after_the_last_version_is_learned_again_alike_and_not_said_again(tmp_path: Any) -> None:
@@ -381,13 +379,16 @@ def separable(task: str, n: int = 600) -> list[Record]:
     values = []
     for i in range(n):
         a = rng.uniform(-1, 1)
-        label: object = {"binary": int(a > 0), "multiclass": "xyz"[int((a + 1) * 1.5)], "regression": 100 + 10 * a}[task]
+        label: object = {"binary": int(a > 0), "multiclass": "xyz"[int((a + 1) * 1.5)], "regression": 100 + 10 * a}[
+            task
+        ]
         values.append({"id": str(i), "time": float(i), "features": {"a": a}, "label": label, "label_time": float(i)})
     return records_of(values)
 
 
 @pytest.mark.parametrize(
-    ("task", "name", "better"), [("binary", "accuracy", 0.9), ("multiclass", "accuracy", 0.8), ("regression", "r2", 0.8)]
+    ("task", "name", "better"),
+    [("binary", "accuracy", 0.9), ("multiclass", "accuracy", 0.75), ("regression", "r2", 0.8)],
 )
 def test_what_can_be_learned_is_learned(task: str, name: str, better: float) -> None:
     core = core_of(spec_of(task), reference=False)

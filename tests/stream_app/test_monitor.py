@@ -141,7 +141,10 @@ def test_broker_goes_and_comes_back_empty(app_name: str) -> None:
     servers = f"127.0.0.1:{port}"
     with watching(servers, app_name) as monitor:
         assert "waiting for broker" in monitor.status().problem
-        with EmbeddedBroker(port) as broker, writing(broker.bootstrap_servers, spec_of(app_name)) as writer:
+        with (
+            EmbeddedBroker(port) as broker,
+            writing(broker.bootstrap_servers, spec_of(app_name)) as writer,
+        ):
             produce(servers, Topics.of(app_name), 50)
             head = writer.version(0.4)
             until(lambda: monitor.status().lag)

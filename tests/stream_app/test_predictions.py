@@ -115,9 +115,7 @@ def test_a_trail_goes_on_after_what_a_reader_found() -> None:
 
 @settings(deadline=None, derandomize=True)
 @given(st.lists(st.integers(0, 50), max_size=12), st.lists(st.integers(0, 55), max_size=8))
-def test_no_record_that_speaks_of_a_remembered_event_is_left_behind(
-    last_events: list[int], asked: list[int]
-) -> None:
+def test_no_record_that_speaks_of_a_remembered_event_is_left_behind(last_events: list[int], asked: list[int]) -> None:
     """Whatever order records came in: after a crash, older events may be spoken of again."""
     trail, starts = Trail(), []
     for at, last_event in enumerate(last_events):

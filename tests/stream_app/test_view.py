@@ -47,7 +47,7 @@ def test_everything_is_shown_and_fits() -> None:
         "tuner waiting (2 restarts)",
     ):
         assert wanted in text, wanted
-    assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- │", text)
+    assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- +│", text)
     assert re.search(r"waiting for labels +50", text)
     assert re.search(r"dead letters +3", text)
     assert re.search(r"drift +v7 +worse True +level 0\.25", text)
@@ -85,15 +85,25 @@ def test_problem_is_said_instead_of_lag() -> None:
 
 def test_many_partitions_are_summed_up() -> None:
     text = drawn(Frame(status_of(lag=lag_of(*range(100, 140)))))
-    assert "36 more" in text
+    assert "37 more" in text
     assert len(text.splitlines()) <= 30
 
 
 def test_only_the_newest_decisions_are_shown() -> None:
-    decisions = tuple(decision("tuned", loss=n) for n in range(50))
+    kinds = ("tuned", "kept")
+    decisions = tuple(decision(kinds[n % 2], loss=n) for n in range(50))
     text = drawn(Frame(status_of(decisions=decisions)))
     assert "loss 49" in text
-    assert "loss 41" not in text
+    assert "loss 43" in text
+    assert "loss 42" not in text
+
+
+def test_decisions_of_one_kind_in_a_row_take_one_row() -> None:
+    decisions = (decision("tuned", loss=1), *(decision("drift", mean=n) for n in range(20)))
+    text = drawn(Frame(status_of(decisions=decisions)))
+    assert re.search(r"tuned +v7 +loss 1", text)
+    assert re.search(r"drift +v7 +mean 19  \(the last of 20\)", text)
+    assert "mean 18" not in text
 
 
 def test_one_line_says_the_main_things() -> None:
