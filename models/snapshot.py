@@ -18,7 +18,7 @@ class SnapshotError(ValueError):
 def pack(arrays: Mapping[str, NDArray[np.generic]], texts: Mapping[str, str]) -> bytes:
     """One file; the same arrays and texts give the same bytes."""
     whole = {name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}
-    data = safetensors.numpy.save(whole, metadata=dict(texts))
+    data = safetensors.numpy.save(whole, metadata=dict(texts) or None)
     end = 8 + int.from_bytes(data[:8], "little")
     # safetensors puts the texts in any order; the hash of the bytes names the version.
     header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()

@@ -41,7 +41,7 @@ class WorkerApp(CoalescingApp):
 
     async def positions(self, assigned: set[TP]) -> Mapping[TP, int]:
         mine = {tp.partition: tp for tp in assigned if tp.topic == self.events}
-        found = await _or_die(self.worker.positions(set(mine))) if mine else {}
+        found = await _or_die(self.worker.positions(set(mine)))
         return {mine[p]: offset for p, offset in found.items()}
 
 
@@ -80,7 +80,7 @@ def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerAp
         async for event in chunks.events():
             await _or_die(app.worker.take(event.message.partition, event.message.value))
 
-    @app.timer(TICK_S)
+    @app.timer(TICK_S)  # type: ignore[untyped-decorator]
     async def tick() -> None:
         await _or_die(app.worker.tick())
 

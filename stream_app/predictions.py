@@ -45,8 +45,10 @@ class Block(NamedTuple):
         for i, offset in enumerate(self.offsets.tolist()):
             yield offset, Said(self.rates[i], self.scores[i], float(self.nochange[i]), self.prior[i])
 
-    def take(self, rows: NDArray[np.intp]) -> "Block":
-        return Block(*(column[rows] for column in self))
+    def take(self, rows: slice | NDArray[np.intp]) -> "Block":
+        return Block(
+            self.offsets[rows], self.rates[rows], self.scores[rows], self.nochange[rows], self.prior[rows]
+        )
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -71,10 +73,16 @@ def encode_blocks(blocks: Sequence[Block], version: str) -> list[bytes]:
     """
     if not blocks:
         return []
-    whole = Block(*(np.concatenate(column) for column in zip(*blocks, strict=True)))
+    whole = Block(
+        np.concatenate([b.offsets for b in blocks]),
+        np.concatenate([b.rates for b in blocks]),
+        np.concatenate([b.scores for b in blocks]),
+        np.concatenate([b.nochange for b in blocks]),
+        np.concatenate([b.prior for b in blocks]),
+    )
     row_bytes = 8 + 4 * (whole.rates.shape[1] + 2 * whole.scores.shape[1] + 1)
     step = max(1, LARGEST_RECORD_BYTES // row_bytes)
-    parts = (Block(*(c[i : i + step] for c in whole)) for i in range(0, len(whole.offsets), step))
+    parts = (whole.take(slice(i, i + step)) for i in range(0, len(whole.offsets), step))
     return [_encode(_Wire(version, *(c.tobytes() for c in part))) for part in parts]
 
 

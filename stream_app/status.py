@@ -19,7 +19,7 @@ class ProcessStatus(NamedTuple):
 
     name: str
     state: Literal["running", "waiting", "ended", "refused"]
-    """waiting: it crashed and will be started again; refused: it will not, see its log."""
+    """waiting: to be started, or to be started again after a crash; refused: it ended for good, see its log."""
     pid: int | None
     restarts: int
 

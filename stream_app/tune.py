@@ -97,13 +97,12 @@ class Challenger:
                 state.recorded.setdefault(offset, words)
         trail.extend(fresh)
 
-    def compare(self, steps: Sequence[Step]) -> None:
+    def compare(self, step: Step) -> None:
         """Count what both would have lost; ``said`` is what was answered at the time."""
-        for step in steps:
-            n = len(step.target)
-            self.labels += n
-            self._own_loss += n * mean_loss(self._spec.task, step.own, step.target)
-            self._said_loss += n * mean_loss(self._spec.task, step.said, step.target)
+        n = len(step.target)
+        self.labels += n
+        self._own_loss += n * mean_loss(self._spec.task, step.own, step.target)
+        self._said_loss += n * mean_loss(self._spec.task, step.said, step.target)
 
     @property
     def losses(self) -> tuple[float, float]:
@@ -230,7 +229,11 @@ class Tuner:
             if head.epoch != epoch:
                 self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
                 return False
-            challenger.compare(self._walked(challenger, head))
+            for step in challenger.walk(head.offsets):
+                self._mind_stop()
+                challenger.compare(step)
+                if challenger.labels >= tuning.shadow_labels:
+                    break  # the sooner it is promoted, the less must be learned again
             self._log.poll(0.2)
         own, said = challenger.losses
         won = own + tuning.margin < said

@@ -35,6 +35,8 @@ HEALTHY_S = 30.0
 STOP_S = 20.0
 """How long a process may take to end after SIGTERM."""
 BACKGROUND_NICE = 5
+BACKGROUND_DELAY_S = 8.0
+"""Tuner and compressor have nothing to do before there is a version, and loading torch takes seconds."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Several processes share the cores, and batches are small: with two threads, each waiting for the
 other at every step, a worker on a busy machine of two cores was 11 times slower than with one."""
@@ -51,6 +53,7 @@ class Child:
         argv: the command.
         nice: added to this process's own niceness.
         again: whether to start it again when it crashes.
+        delay_s: after ``start``, how long it leaves the cores to others.
         clock: monotonic, in seconds.
     """
 
@@ -62,15 +65,20 @@ class Child:
         *,
         nice: int = 0,
         again: bool = True,
+        delay_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name, self.log_path = name, logs / f"{name}.log"
         self._argv, self._nice, self._again, self._clock = list(argv), nice, again, clock
         self._process: subprocess.Popen[bytes] | None = None
         self._started_s = self._due_s = 0.0
-        self._backoff_s = FIRST_BACKOFF_S
+        self._backoff_s, self._delay_s = FIRST_BACKOFF_S, delay_s
         self._waiting = False
-        self.restarts = 0
+        self._starts = self._log_start = 0
+
+    @property
+    def restarts(self) -> int:
+        return max(self._starts - 1, 0)
 
     @property
     def code(self) -> int | None:
@@ -91,17 +99,22 @@ class Child:
         return ProcessStatus(self.name, "running", self._process.pid, self.restarts)
 
     def start(self) -> None:
+        self._waiting, self._due_s = True, self._clock() + self._delay_s
+        self.tick()
+
+    def _start(self) -> None:
         self._waiting = False
+        self._starts += 1
         self._started_s = self._clock()
         with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
             self._process = _spawn(self._argv, log, self._nice)
 
     def tick(self) -> None:
-        """Notice a crash; start it again when its backoff is over."""
+        """Start it when its time has come; notice a crash, and start it again after its backoff."""
         if self._waiting:
             if self._clock() >= self._due_s:
-                self.restarts += 1
-                self.start()
+                self._start()
             return
         code = self.code
         if code is None or code == REFUSED or not self._again:
@@ -134,8 +147,8 @@ class Child:
             self._process.wait()
 
     def last_words(self) -> str:
-        """The end of its log."""
-        return last_words(self.log_path)
+        """The end of its log, as far as it is this run's."""
+        return last_words(self.log_path, self._log_start)
 
 
 def _spawn(argv: Sequence[str], log: IO[bytes], nice: int) -> "subprocess.Popen[bytes]":
@@ -156,11 +169,11 @@ def _prepare(nice: int) -> None:
     os.nice(nice)
 
 
-def last_words(path: Path) -> str:
-    """The last lines of a log file; "" if there is none."""
+def last_words(path: Path, start: int = 0) -> str:
+    """The last lines of a log file, not before ``start``; "" if there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            file.seek(max(start, path.stat().st_size - _TAIL_BYTES))
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
@@ -232,13 +245,13 @@ class Service:
     def _commands(self) -> Iterator[Child]:
         yield self._child("worker", *self._worker_flags)
         yield self._child("serve", "--listen", self.listen)
-        yield self._child("tuner", nice=BACKGROUND_NICE)
-        yield self._child("compressor", nice=BACKGROUND_NICE)
+        for command in ("tuner", "compressor"):
+            yield self._child(command, nice=BACKGROUND_NICE, delay_s=BACKGROUND_DELAY_S)
 
-    def _child(self, command: str, *flags: str, nice: int = 0) -> Child:
+    def _child(self, command: str, *flags: str, nice: int = 0, delay_s: float = 0.0) -> Child:
         argv = [sys.executable, "-m", "stream_app", command, "--spec", self._spec_path]
         argv += ["--bootstrap-servers", self.bootstrap_servers, "--registry", self._registry]
-        return Child(command, [*argv, *flags], self.logs, nice=nice)
+        return Child(command, [*argv, *flags], self.logs, nice=nice, delay_s=delay_s)
 
     def tick(self) -> None:
         """Start again what has crashed.
@@ -346,14 +359,15 @@ def run(
         run_dir=folder,
         worker_flags=("--on-mismatch", on_mismatch, "--stuck-s", str(stuck_s)),
     )
-    with (
-        signalled() as stop,
-        service,
-        _monitored(spec, service, prometheus) as monitor,
-        logging_to(service.logs / "up.log"),
-    ):
-        print(f"metrics on http://{prometheus}/metrics, logs in {service.logs}", flush=True)
-        _watch(service, monitor, stop)
+    with signalled() as stop, service, logging_to(service.logs / "up.log"):
+        monitor = Monitor(spec.name, spec.task, bootstrap_servers=service.bootstrap_servers)
+        with serve_metrics(prometheus, monitor.status) as server:
+            print(f"metrics on {server.url}, logs in {service.logs}", flush=True)
+            monitor.start()
+            try:
+                _watch(service, monitor, stop)
+            finally:
+                monitor.stop()
     return 0
 
 
@@ -368,17 +382,6 @@ def logging_to(path: Path) -> Iterator[None]:
     finally:
         root.handlers = before
         file.close()
-
-
-@contextmanager
-def _monitored(spec: ModelSpec, service: Service, prometheus: str) -> Iterator[Monitor]:
-    monitor = Monitor(spec.name, spec.task, bootstrap_servers=service.bootstrap_servers)
-    with serve_metrics(prometheus, monitor.status):
-        monitor.start()
-        try:
-            yield monitor
-        finally:
-            monitor.stop()
 
 
 def _watch(service: Service, monitor: Monitor, stop: threading.Event) -> None:

@@ -69,6 +69,7 @@ class Worker:
         self._producer: Any = None
         self._core: Core | None = None
         self._head: Envelope | None = None
+        self._mine: set[int] = set()
         self._trails: dict[int, Trail] = {}
         self._letters: set[tuple[int, int]] = set()
         self._sent: list[_Sent] = []
@@ -103,9 +104,13 @@ class Worker:
     # --- where to read --------------------------------------------------------------------------------
 
     async def positions(self, partitions: set[int]) -> Mapping[int, int]:
-        """Where reading must go on; seeds from the head if the core does not stand there. Idempotent."""
+        """Where reading must go on. Idempotent, but a gained partition means: seed from the newest head (rule 12)."""
         async with self._lock:
-            if self._core is None:
+            gained, self._mine = partitions - self._mine, partitions
+            if not partitions:
+                self._core = None  # a stand-by; nothing is learned here
+                return {}
+            if self._core is None or gained:
                 await self._seed()
             assert self._core is not None
             return {p: s.next_offset for p, s in self._core.partitions.items() if p in partitions}

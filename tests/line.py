@@ -56,7 +56,7 @@ class Line:
 
     def publish(self, seeder: Seeder, seeded: Seeded) -> tuple[Envelope, bool]:
         taken = versions.snapshot(seeded.core)
-        return seeder.publish(taken, seeded.head, {p: 0 for p in seeded.core.partitions})
+        return seeder.publish(taken, seeded.head, dict.fromkeys(seeded.core.partitions, 0))
 
     def close(self) -> None:
         for seeder in self._seeders:

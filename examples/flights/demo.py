@@ -384,12 +384,14 @@ def _play(stop: threading.Event, console: Console, *, keep: bool) -> int:
         run.start()
         show(run.frame, stop, console=console)
         if not run.summary:
+            console.print("Stopping.")
             return 130
         code = _finish(run, console)
         _say_next(console, service, prometheus, keep=keep)
         if keep:
             stop.clear()
             show(run.frame, stop, console=console, every_s=60.0)
+            console.print("Stopping.")
     return code
 
 
@@ -398,7 +400,7 @@ def _finish(run: Run, console: Console) -> int:
     write_json(FOLDER / "summary.json", run.summary)
     console.print(_table(run.summary))
     for line in _told(run.summary, run.first):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"All of it is in {FOLDER / 'summary.json'}.", highlight=False)
     wrong = failures(run.summary)
     for text in wrong:

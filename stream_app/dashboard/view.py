@@ -108,7 +108,7 @@ def lines(frame: Frame) -> str:
     for name, summary in frame.baselines.items():
         measure = _MEASURES[frame.status.task][0]
         text += f"; {name} {_title(measure)} {_number(summary.get(measure))}"
-    trouble = [f"{p.name} {p.state}" for p in frame.processes if p.state in ("waiting", "refused")]
+    trouble = [f"{p.name} {p.state}" for p in frame.processes if p.state == "refused" or p.restarts]
     if trouble:
         text += f"; {', '.join(trouble)}"
     return f"{text}; {frame.note}" if frame.note else text
@@ -227,7 +227,7 @@ def _lag(status: Status) -> RenderableType:
 def _lag_rows(status: Status) -> Iterable[tuple[str, str]]:
     assert status.lag is not None
     partitions = status.lag.partitions
-    yield "all", f"{status.lag.lag_events:,} records (most {status.max_lag_events:,})"
+    yield "all", f"{status.lag.lag_events:,} (most {status.max_lag_events:,})"
     for p in partitions[:PARTITIONS_SHOWN]:
         yield f"partition {p.partition}", f"{p.lag_events:,} of {p.end_offset:,}"
     if len(partitions) > PARTITIONS_SHOWN:

@@ -379,9 +379,8 @@ def separable(task: str, n: int = 600) -> list[Record]:
     values = []
     for i in range(n):
         a = rng.uniform(-1, 1)
-        label: object = {"binary": int(a > 0), "multiclass": "xyz"[int((a + 1) * 1.5)], "regression": 100 + 10 * a}[
-            task
-        ]
+        third = "xyz"[int((a + 1) * 1.5)]
+        label: object = {"binary": int(a > 0), "multiclass": third, "regression": 100 + 10 * a}[task]
         values.append({"id": str(i), "time": float(i), "features": {"a": a}, "label": label, "label_time": float(i)})
     return records_of(values)
 

@@ -330,7 +330,7 @@ def test_infinite_clocks_and_undefined_metrics_survive() -> None:
     [b"", b"\x00", b"{}", b"\xff" * 10, encode_record(announce(A))[:-1], msgspec.msgpack.encode({"type": "else"})],
 )
 def test_garbage_is_a_value_error(garbage: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         decode_record(garbage)
 
 

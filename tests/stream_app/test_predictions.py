@@ -84,7 +84,7 @@ def test_garbage_is_a_value_error() -> None:
     short = msgspec.msgpack.decode(value)
     short[2] = short[2][:-4]  # rates of a row and a half too few
     for garbage in (b"", b"\xff", value[:-1], msgspec.msgpack.encode(["v", b"123"]), msgspec.msgpack.encode(short)):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"\w"):
             decode_block(garbage)
 
 

@@ -90,9 +90,7 @@ def test_what_is_missing_is_not_read(registry: Registry) -> None:
 
 def test_inline_bytes_are_checked_alike() -> None:
     assert checked("p", b"x", hashlib.sha256(b"x").hexdigest()) == b"x"
-    with pytest.raises(
-        RegistryError, match=r"p: sha256 is 2d711642b726b044\.\.\., wanted 0000000000000000\.\.\. \(1 b"
-    ):
+    with pytest.raises(RegistryError, match=r"p: sha256 is 2d711642b726b044\.\.\., wanted 0{16}\.\.\. \(1 b"):
         checked("p", b"x", "0" * 64)
 
 

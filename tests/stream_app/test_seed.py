@@ -110,9 +110,7 @@ def test_a_spec_that_no_longer_fits_is_refused_and_may_begin_a_new_epoch(line: L
     first = learned(line)
     wider = msgspec.structs.replace(
         line.spec,
-        features=msgspec.structs.replace(
-            line.spec.features, numeric={**line.spec.features.numeric, "d": Numeric()}
-        ),
+        features=msgspec.structs.replace(line.spec.features, numeric={**line.spec.features.numeric, "d": Numeric()}),
     )
 
     with pytest.raises(EpochError, match=r"does not fit the spec: .*features\.numeric.*--on-mismatch keep"):
@@ -158,9 +156,7 @@ def test_an_empty_log_beside_a_full_registry_is_refused(embedded_line: Line, tmp
 
 
 def test_a_torn_head_is_replaced_by_the_newest_readable_version_with_its_own_offsets(line: Line) -> None:
-    small = msgspec.structs.replace(
-        line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0)
-    )
+    small = msgspec.structs.replace(line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0))
     line.spec = small
     seeder = line.seeder()
     first = seeder.seed()
@@ -182,9 +178,7 @@ def test_a_torn_head_is_replaced_by_the_newest_readable_version_with_its_own_off
 
 def test_without_any_readable_version_it_says_so(embedded_line: Line) -> None:
     line = embedded_line
-    line.spec = msgspec.structs.replace(
-        line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0)
-    )
+    line.spec = msgspec.structs.replace(line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0))
     head = line.seeder().seed().head
     Path(line.registry.url, head.artefact).unlink()
 

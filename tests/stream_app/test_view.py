@@ -39,7 +39,7 @@ def test_everything_is_shown_and_fits() -> None:
         "2,468/s",
         "tuned-at-40000",
         "200,000 events",
-        "42 records (most 99)",
+        "42 (most 99)",
         "40 of 1,040",
         "20.0 kB",
         "10.0 µs",

@@ -1,0 +1,65 @@
+"""How the flat vector is cut."""
+
+import numpy as np
+import pytest
+
+from models.shapes import dense_columns, parameter_count, parameter_shapes, rate_columns, split
+from models.spec import Categorical, Features, Label, Learner, ModelSpec, Numeric, Rates
+
+
+def spec_of(task: str = "binary", network: str = "mlp", hidden: tuple[int, ...] = (5, 4)) -> ModelSpec:
+    classes = {"binary": (0, 1), "multiclass": (0, 1, 2), "regression": ()}[task]
+    return ModelSpec(
+        name="t",
+        task=task,  # type: ignore[arg-type]
+        label=Label(name="y", classes=classes),
+        features=Features(
+            numeric={"a": Numeric(), "b": Numeric()},
+            categorical={"c": Categorical(size=8, dim=3), "d": Categorical(size=4, dim=1)},
+            rates=Rates(half_lives_s=(1.0, 2.0), keys=((), ("c",), ("c", "d"))),
+        ),
+        learner=Learner(network=network, hidden=hidden),  # type: ignore[arg-type]
+    )
+
+
+@pytest.mark.parametrize(("task", "rates"), [("binary", 6), ("multiclass", 18), ("regression", 6)])
+def test_columns_are_counted_per_key_scale_and_tracked_number(task: str, rates: int) -> None:
+    assert rate_columns(spec_of(task)) == rates
+    assert dense_columns(spec_of(task)) == 2 + rates
+
+
+def test_an_mlp_has_a_layer_per_width_and_one_for_the_outputs() -> None:
+    # 2 numeric, 18 rates, 2 missing indicators, 3 + 1 embedded numbers
+    assert list(parameter_shapes(spec_of("multiclass")).items()) == [
+        ("embed.c", (8, 3)),
+        ("embed.d", (4, 1)),
+        ("layer0.weight", (5, 26)),
+        ("layer0.bias", (5,)),
+        ("layer1.weight", (4, 5)),
+        ("layer1.bias", (4,)),
+        ("layer2.weight", (3, 4)),
+        ("layer2.bias", (3,)),
+    ]
+
+
+def test_a_linear_model_has_one_layer_whatever_is_hidden() -> None:
+    shapes = parameter_shapes(spec_of(network="linear"))
+    assert [n for n in shapes if n.startswith("layer")] == ["layer0.weight", "layer0.bias"]
+    assert shapes["layer0.weight"] == (1, 14)
+    assert parameter_count(shapes) == 8 * 3 + 4 * 1 + 14 + 1
+
+
+def test_parts_lie_one_after_the_other_and_share_memory() -> None:
+    shapes = parameter_shapes(spec_of())
+    theta = np.arange(parameter_count(shapes), dtype=np.float32)
+    views = split(theta, shapes)
+    assert {n: v.shape for n, v in views.items()} == shapes
+    assert np.array_equal(np.concatenate([v.ravel() for v in views.values()]), theta)
+    assert all(np.shares_memory(v, theta) for v in views.values())
+
+
+@pytest.mark.parametrize("shape", [(0,), (60,), (1, 61)])
+def test_a_vector_of_another_length_is_refused(shape: tuple[int, ...]) -> None:
+    shapes = parameter_shapes(spec_of(network="linear"))
+    with pytest.raises(ValueError, match=r"theta has shape \(.*\), wanted \(43,\)"):
+        split(np.zeros(shape, np.float32), shapes)
