@@ -20,8 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input ends with its reason and exit code 2."""
     args = build_parser().parse_args(argv)
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    for noisy in ("kafka", "aiokafka", "faust", "mode"):
-        logging.getLogger(noisy).setLevel(logging.DEBUG if args.log_level == "debug" else logging.ERROR)
+    quiet = {"kafka": logging.CRITICAL, "aiokafka": logging.ERROR, "faust": logging.ERROR, "mode": logging.ERROR}
+    for library, level in quiet.items():  # kafka-python logs an error for every consumer that is closed
+        logging.getLogger(library).setLevel(logging.DEBUG if args.log_level == "debug" else level)
     try:
         return int(args.command(args, read_spec(args.spec)))
     except (StreamAppError, SpecError) as error:
