@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.command(args, read_spec(args.spec)))
     except (StreamAppError, SpecError) as error:
         print(f"stream-app: {error}", file=sys.stderr)
-        return 2
+        return getattr(error, "exit_code", 2)
     except KeyboardInterrupt:
         return 130
 

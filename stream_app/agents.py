@@ -112,7 +112,7 @@ async def _or_die(work: Awaitable[T]) -> T:
     except asyncio.CancelledError:
         raise
     except StreamAppError as error:
-        _die(f"{type(error).__name__}: {error}", 2)
+        _die(f"{type(error).__name__}: {error}", error.exit_code)
     except Exception:
         log.exception("the worker failed")
         _die("the worker failed; see above", 1)

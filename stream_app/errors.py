@@ -16,11 +16,14 @@
 
 
 class StreamAppError(Exception):
-    """Base of all; ``stream-app`` prints its text and exits with 2."""
+    """Base of all; ``stream-app`` prints its text and exits with ``exit_code``."""
+
+    exit_code = 1
+    """1: may pass, a supervisor should start again. 2: a refusal, someone must choose or mend something first."""
 
 
 class SettingsError(StreamAppError):
-    pass
+    exit_code = 2
 
 
 class DecodeError(StreamAppError):
@@ -32,7 +35,7 @@ class BrokerError(StreamAppError):
 
 
 class TopicError(BrokerError):
-    pass
+    exit_code = 2
 
 
 class StuckError(BrokerError):
@@ -44,7 +47,7 @@ class ModelLogError(StreamAppError):
 
 
 class EpochError(ModelLogError):
-    pass
+    exit_code = 2
 
 
 class RegistryError(StreamAppError):

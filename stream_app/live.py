@@ -294,7 +294,7 @@ class LiveFollower:
 
     def _newest(self, fold: Fold, head: Envelope) -> LiveModel | None:
         """The head; if it is refused, the newest before it of its epoch that is not live yet."""
-        for envelope in reversed(fold.history):
+        for _, envelope in reversed(fold.history):
             old = self._plain is not None and envelope.number <= self._plain.envelope.number
             if old or envelope.epoch != head.epoch:  # a higher epoch may be a rollback from those before
                 return None

@@ -1,5 +1,6 @@
 """One process's eyes and hands on the models topic: consume -> [fold] -> head; announce -> read back."""
 
+import logging
 import time
 
 import kafka
@@ -16,6 +17,8 @@ from stream_app.modellog import (
     encode_record,
 )
 from stream_app.topics import beginning_offsets, end_offsets
+
+log = logging.getLogger("stream_app.logclient")
 
 
 class LogClient:
@@ -46,6 +49,7 @@ class LogClient:
         self._consumer.assign([self._tp])
         self._consumer.seek(self._tp, start)
         self._next = start
+        self._can_trim = True
         self.fold = Fold(start)
 
     @property
@@ -111,6 +115,25 @@ class LogClient:
         except kafka.errors.KafkaError:
             self.poll(0.5)
             return None
+
+    def trim(self) -> bool:
+        """Delete what lies before the oldest version in the fold's history; the topic is never compacted (rule 16).
+
+        Returns:
+            False if the broker cannot (the embedded one cannot, and its log is gone with it anyway).
+        """
+        if not self._can_trim or not self.fold.history:
+            return False
+        oldest, _ = self.fold.history[0]
+        admin = kafka.KafkaAdminClient(bootstrap_servers=self._bootstrap_servers.split(","))
+        try:
+            admin.delete_records({self._tp: oldest})
+        except kafka.errors.KafkaError as error:
+            self._can_trim = False
+            log.info("%s is not trimmed: %s", self._topic, error)
+        finally:
+            admin.close()
+        return self._can_trim
 
     def _apply(self, at: int, value: bytes) -> Change | None:
         if at > self._next:  # the log was trimmed past our position: fold what is left of it

@@ -127,7 +127,8 @@ class Fold:
         self.head_at = -1
         self.head_inline: bytes | None = None
         self.variants: dict[str, Variant] = {}
-        self.history: deque[Envelope] = deque(maxlen=HISTORY)
+        self.history: deque[tuple[int, Envelope]] = deque(maxlen=HISTORY)
+        """The newest counted versions, each with its offset in the log."""
         self.ignored = 0
 
     def apply(self, at: int, record: LogRecord) -> Change | None:
@@ -143,7 +144,7 @@ class Fold:
         self.head_at = at
         self.head_inline = record.inline
         self.variants = {}
-        self.history.append(self.head)
+        self.history.append((at, self.head))
         return Change(at, record, self.head)
 
     def _attach(self, at: int, variant: Variant) -> Change | None:
@@ -158,7 +159,7 @@ class Fold:
         if self.head is None and record.parent_envelope and record.parent_at + 1 >= self.log_start:
             self.head = record.parent_envelope
             self.head_at = record.parent_at
-            self.history.append(self.head)
+            self.history.append((self.head_at, self.head))
 
     def _counts(self, record: Announcement) -> bool:
         wish, head = record.envelope, self.head

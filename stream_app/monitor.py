@@ -193,7 +193,7 @@ class Monitor:
             host, _, port = server.strip().rpartition(":")
             if port.isdigit() and answers_metadata(host.strip("[]"), int(port)):
                 return
-        raise BrokerError(f"broker {self._bootstrap_servers!r}: is gone, wanted an answer")
+        raise BrokerError(f"broker {self._bootstrap_servers!r}: does not answer, wanted it to")
 
     def _say(self, problem: str) -> bool:
         """Note what is wrong; returns whether that is news."""

@@ -10,7 +10,7 @@ from models.features import FeatureEncoder
 from models.measure import Examples
 from models.spec import ModelSpec
 from stream_app.decode import Decoder, Event
-from stream_app.errors import TopicError
+from stream_app.errors import BrokerError
 from stream_app.events import Topics
 from stream_app.join import LabelJoin
 from stream_app.learn import Core
@@ -40,7 +40,7 @@ class Reader:
         """Records with start <= offset < end, in order, in batches.
 
         Raises:
-            TopicError: the broker does not deliver them.
+            BrokerError: the broker does not deliver them.
         """
         tp = kafka.TopicPartition(topic, partition)
         self._consumer.assign([tp])
@@ -50,7 +50,7 @@ class Reader:
             batch = self._consumer.poll(timeout_ms=500).get(tp, [])
             silent_s = 0.0 if batch else silent_s + 0.5
             if silent_s > SILENCE_S:
-                raise TopicError(
+                raise BrokerError(
                     f"{topic}/{partition}: nothing came for {SILENCE_S:g} s at offset {position}, wanted up to {end}"
                 )
             batch = [r for r in batch if position <= r.offset < end]

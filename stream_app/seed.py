@@ -16,7 +16,7 @@ from stream_app.errors import EpochError, RegistryError
 from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
-from stream_app.modellog import Announcement, Envelope, Hyper
+from stream_app.modellog import HISTORY, Announcement, Envelope, Hyper
 from stream_app.predictions import Trail
 from stream_app.registry import Registry
 from stream_app.topics import beginning_offsets, end_offsets, topic_ids
@@ -57,6 +57,7 @@ class Seeder:
         self._reader = replay.Reader(bootstrap_servers)
         self._ids = topic_ids(bootstrap_servers, (self._topics.events, self._topics.predictions))
         self._checked_head = ""
+        self._published = 0
 
     def close(self) -> None:
         self._log.close()
@@ -220,11 +221,14 @@ class Seeder:
         return self._log.propose(wish)
 
     def _prune(self) -> None:
-        """Keep the newest versions, and whatever head and parent need."""
-        needed = {e.artefact for e in (self._log.head, *list(self._log.fold.history)[-2:]) if e is not None}
+        """Keep the newest versions, and whatever head and parent need; trim the log to them now and then."""
+        needed = {e.artefact for _, e in list(self._log.fold.history)[-2:]}
         keep = self.spec.publish.keep
         self._registry.prune(versions.FOLDER, keep=keep, always=frozenset(needed))
         self._registry.prune("variants", keep=keep)
+        self._published += 1
+        if self._published % HISTORY == 0:
+            self._log.trim()
 
     # --- questions ----------------------------------------------------------------------------------------
 

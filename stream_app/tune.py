@@ -37,6 +37,8 @@ from stream_app.registry import Registry
 log = logging.getLogger("stream_app.tuner")
 
 CHUNK = 2048
+CLOSE = 8192
+"""Records that a challenger may lack when it is promoted: so many are learned again."""
 
 
 class Base(NamedTuple):
@@ -103,6 +105,10 @@ class Challenger:
         self.labels += n
         self._own_loss += n * mean_loss(self._spec.task, step.own, step.target)
         self._said_loss += n * mean_loss(self._spec.task, step.said, step.target)
+
+    def behind(self, offsets: dict[int, int]) -> int:
+        """Records between it and ``offsets``."""
+        return sum(end - self.core.partitions[p].next_offset for p, end in offsets.items())
 
     @property
     def losses(self) -> tuple[float, float]:
@@ -221,26 +227,24 @@ class Tuner:
 
     def _shadow(self, challenger: Challenger, epoch: int) -> bool:
         """Walk behind the head until enough labels were compared; True if the challenger won."""
-        tuning = self._spec.tuning
-        while challenger.labels < tuning.shadow_labels:
+        while True:
             self._mind_stop()
+            self._log.catch_up()
             head = self._log.head
             assert head is not None
             if head.epoch != epoch:
                 self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
                 return False
-            for step in challenger.walk(head.offsets):
-                self._mind_stop()
+            if challenger.labels >= self._spec.tuning.shadow_labels:
+                own, said = challenger.losses
+                if own + self._spec.tuning.margin >= said:
+                    self._decisions.decide("kept", head.number, _duel(challenger))
+                    return False
+                if challenger.behind(head.offsets) <= CLOSE:
+                    return True
+            for step in self._walked(challenger, head):
                 challenger.compare(step)
-                if challenger.labels >= tuning.shadow_labels:
-                    break  # the sooner it is promoted, the less must be learned again
-            self._log.poll(0.2)
-        own, said = challenger.losses
-        won = own + tuning.margin < said
-        if not won:
-            head = self._log.head
-            self._decisions.decide("kept", head.number if head else 0, _duel(challenger))
-        return won
+            self._stop.wait(0.1)
 
     def _promote(self, challenger: Challenger) -> None:
         head = self._log.head

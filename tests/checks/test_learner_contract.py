@@ -5,17 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from models.learner import Floats, Ints, Learner
 from models.shapes import parameter_count, parameter_shapes
 from models.snapshot import pack, unpack
 from models.spec import Learner as LearnerSpec
 from models.spec import ModelSpec
-from models.torch_learner import TorchLearner
+from models.torch_learner import TorchLearner, use_one_thread
 from tests.models.test_torch_learner import TASKS, batch_of, spec_of
 
-torch.set_num_threads(1)  # steps this small only wait for other threads
+use_one_thread()
 
 LEARNERS: dict[str, tuple[Callable[[ModelSpec], Learner], LearnerSpec]] = {
     "torch linear": (TorchLearner, LearnerSpec(network="linear")),

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from models.drift import Drift
 from models.snapshot import pack, unpack
 from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Optimiser, Rates
 from models.spec import Drift as DriftSpec
-from models.torch_learner import TorchLearner
+from models.torch_learner import TorchLearner, use_one_thread
 from stream_app import versions
 from stream_app.decode import Decoder
 from stream_app.learn import Core, Taken
@@ -28,7 +27,7 @@ from stream_app.predictions import Said, decode_block, encode_blocks
 from stream_app.registry import Registry
 from tests.stream_app.test_join import WAIT_S, SlowJoin
 
-torch.set_num_threads(1)  # steps this small only wait for other threads
+use_one_thread()
 
 BATCH = 8
 TASKS = ("binary", "multiclass", "regression")

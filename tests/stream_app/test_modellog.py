@@ -82,7 +82,7 @@ def folded(*records: LogRecord) -> Fold:
 
 
 def lineage(fold: Fold) -> list[tuple[str, int]]:
-    return [(e.id, e.number) for e in fold.history]
+    return [(e.id, e.number) for _, e in fold.history]
 
 
 def head_id(fold: Fold) -> str | None:
@@ -146,7 +146,7 @@ def test_history_remembers_the_newest_heads() -> None:
         records.append(announce(parent))
     found = folded(*records)
     assert len(found.history) == HISTORY
-    assert found.history[-1] == found.head
+    assert found.history[-1] == (found.head_at, found.head)
 
 
 # Promotions and new epochs ---------------------------------------------------------------------------
