@@ -130,12 +130,17 @@ class Fold:
         self.history: deque[tuple[int, Envelope]] = deque(maxlen=HISTORY)
         """The newest counted versions, each with its offset in the log."""
         self.ignored = 0
+        self._unsure: list[tuple[int, LogRecord]] = []
+        """What a trimmed log says before it is known who was the head."""
 
     def apply(self, at: int, record: LogRecord) -> Change | None:
         """Take the record at offset ``at``; returns what changed, or None if it does not count."""
+        if self.head is None and self.log_start:
+            self._adopt_parent(record)
+            if self.head is None:
+                self._unsure.append((at, record))
         if isinstance(record, Variant):
             return self._attach(at, record)
-        self._adopt_parent(record)
         if not self._counts(record):
             self.ignored += 1
             return None
@@ -154,12 +159,21 @@ class Fold:
         self.variants[variant.kind] = variant
         return Change(at, variant, self.head)
 
-    def _adopt_parent(self, record: Announcement) -> None:
-        """A trimmed log begins in the middle: its first sure announcement says what the head was (rule 16)."""
-        if self.head is None and record.parent_envelope and record.parent_at + 1 >= self.log_start:
-            self.head = record.parent_envelope
-            self.head_at = record.parent_at
-            self.history.append((self.head_at, self.head))
+    def _adopt_parent(self, record: LogRecord) -> None:
+        """A trimmed log begins in the middle: its first sure announcement says what the head was (rule 16).
+
+        What came after that head is folded again: a promotion among it counts, whatever head its writer had read.
+        """
+        if isinstance(record, Variant) or not record.parent_envelope or record.parent_at + 1 < self.log_start:
+            return
+        self.head = record.parent_envelope
+        self.head_at = record.parent_at
+        self.history.append((self.head_at, self.head))
+        later = [(at, r) for at, r in self._unsure if at > record.parent_at]
+        self.ignored -= len(later)
+        self._unsure = []
+        for at, earlier in later:
+            self.apply(at, earlier)
 
     def _counts(self, record: Announcement) -> bool:
         wish, head = record.envelope, self.head

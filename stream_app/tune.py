@@ -38,7 +38,8 @@ log = logging.getLogger("stream_app.tuner")
 
 CHUNK = 2048
 CLOSE = 8192
-"""Records that a challenger may lack when it is promoted: so many are learned again."""
+"""Records that a challenger may lack when it is promoted: so many are learned again. Where it cannot come so
+close, because the worker is as fast, it is promoted once the distance shrinks no more."""
 
 
 class Base(NamedTuple):
@@ -227,6 +228,7 @@ class Tuner:
 
     def _shadow(self, challenger: Challenger, epoch: int) -> bool:
         """Walk behind the head until enough labels were compared; True if the challenger won."""
+        before = math.inf
         while True:
             self._mind_stop()
             self._log.catch_up()
@@ -240,8 +242,10 @@ class Tuner:
                 if own + self._spec.tuning.margin >= said:
                     self._decisions.decide("kept", head.number, _duel(challenger))
                     return False
-                if challenger.behind(head.offsets) <= CLOSE:
+                behind = challenger.behind(head.offsets)
+                if behind <= CLOSE or behind > 0.8 * before:
                     return True
+                before = behind
             for step in self._walked(challenger, head):
                 challenger.compare(step)
             self._stop.wait(0.1)

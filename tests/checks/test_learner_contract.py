@@ -11,10 +11,8 @@ from models.shapes import parameter_count, parameter_shapes
 from models.snapshot import pack, unpack
 from models.spec import Learner as LearnerSpec
 from models.spec import ModelSpec
-from models.torch_learner import TorchLearner, use_one_thread
+from models.torch_learner import TorchLearner
 from tests.models.test_torch_learner import TASKS, batch_of, spec_of
-
-use_one_thread()
 
 LEARNERS: dict[str, tuple[Callable[[ModelSpec], Learner], LearnerSpec]] = {
     "torch linear": (TorchLearner, LearnerSpec(network="linear")),

@@ -18,7 +18,7 @@ from models.drift import Drift
 from models.snapshot import pack, unpack
 from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Optimiser, Rates
 from models.spec import Drift as DriftSpec
-from models.torch_learner import TorchLearner, use_one_thread
+from models.torch_learner import TorchLearner
 from stream_app import versions
 from stream_app.decode import Decoder
 from stream_app.learn import Core, Taken
@@ -26,8 +26,6 @@ from stream_app.modellog import Envelope
 from stream_app.predictions import Said, decode_block, encode_blocks
 from stream_app.registry import Registry
 from tests.stream_app.test_join import WAIT_S, SlowJoin
-
-use_one_thread()
 
 BATCH = 8
 TASKS = ("binary", "multiclass", "regression")
@@ -198,6 +196,12 @@ def test_the_size_of_fetches_does_not_matter_if_they_end_where_steps_end(task: s
         said = said_of(play(core, records, range(0, len(records), steps * BATCH)))
         prints.add(repr((fingerprint(core), said)))
     assert len(prints) == 1
+
+
+def test_steps_end_at_multiples_of_batch_records_wherever_a_fetch_began() -> None:
+    example = {"time": 1.0, "features": {}, "label": 1, "label_time": 1.0}
+    outs = play(core_of(spec_of()), records_of([{"id": f"e{i}", **example} for i in range(20)]), [3, 9])
+    assert [[len(step.target) for step in out.steps] for out in outs] == [[3], [5, 1], [7, 4]]
 
 
 # Stopping --------------------------------------------------------------------------------------------

@@ -269,38 +269,63 @@ def test_a_doomed_announcement_still_tells_who_was_the_head() -> None:
     assert (head_id(found), found.head_at) == ("b", 1)
 
 
+def test_a_promotion_before_the_first_sure_announcement_is_not_lost() -> None:
+    """Its writer had read an older head; the first sure announcement had not seen it yet, and is void."""
+    log = whole(announce(A), announce(B), announce(C))
+    late = msgspec.structs.replace(promotion(), parent_envelope=fold(log[:1]).head, parent_at=0)
+    doomed = msgspec.structs.replace(announce(envelope("d", C)), parent_envelope=fold(log).head, parent_at=2)
+    log += [(3, late), (4, variant("p")), (5, doomed)]
+    found = fold(log[3:], log_start=3)
+    assert (found.head, found.head_at) == (fold(log).head, 3)
+    assert head_id(found) == "p"
+    assert found.variants.keys() == {"int8"}
+    assert found.ignored == 1
+
+
 def test_a_trimmed_log_never_begins_anew_by_itself() -> None:
     assert fold([(5, announce(A))], log_start=5).head is None
     assert fold([(5, variant("a"))], log_start=5).head is None
 
 
 @st.composite
-def logs(draw: st.DrawFn) -> list[tuple[int, Announcement]]:
-    """Honest writers of plain versions and new epochs; some read the head long before they write."""
-    found, log, seen = Fold(), [], [(None, -1)]
-    lags = draw(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=15))
-    for at, (lag, epoch) in enumerate(lags):
+def logs(draw: st.DrawFn) -> list[tuple[int, LogRecord]]:
+    """Honest writers; some read the head long before they write."""
+    found = Fold()
+    log: list[tuple[int, LogRecord]] = []
+    seen: list[tuple[Envelope | None, int]] = [(None, -1)]
+    kinds = st.sampled_from(["version", "version", "epoch", "promotion", "variant"])
+    for at, (lag, kind) in enumerate(draw(st.lists(st.tuples(st.integers(0, 3), kinds), min_size=1, max_size=15))):
         parent, parent_at = seen[max(0, len(seen) - 1 - lag)]
-        kind = "epoch" if epoch and parent else "version"
-        wish = envelope(f"v{at}", parent, epoch=(parent.epoch if parent else 1) + (kind == "epoch"))
-        record = announce(wish, kind, parent_envelope=parent, parent_at=parent_at)
-        if found.apply(at, record):
+        record: LogRecord
+        if parent is None:
+            record = announce(envelope(f"v{at}"))
+        elif kind == "variant":
+            record = variant(parent.id)
+        else:
+            wish = envelope(f"v{at}", parent, epoch=parent.epoch + (kind != "version"))
+            if kind == "promotion":
+                wish = msgspec.structs.replace(wish, offsets=parent.offsets)
+            record = announce(wish, kind, parent_envelope=parent, parent_at=parent_at)
+        change = found.apply(at, record)
+        if change and change.record is record and isinstance(record, Announcement):
             seen.append((found.head, at))
         log.append((at, record))
     return log
 
 
-@settings(deadline=None, derandomize=True)
+@settings(deadline=None, derandomize=True, max_examples=300)
 @given(logs(), st.data())
 def test_whatever_is_trimmed_the_rest_folds_to_the_same_head_or_to_none(
-    log: list[tuple[int, Announcement]], data: st.DataObject
+    log: list[tuple[int, LogRecord]], data: st.DataObject
 ) -> None:
     start = data.draw(st.integers(1, len(log)))
     trimmed, full = fold(log[start:], log_start=start), fold(log)
-    assert trimmed.head in (None, full.head)
-    assert trimmed.head_at in (-1, full.head_at)
-    if any(r.parent_at + 1 >= start for _, r in log[start:]):
-        assert trimmed.head == full.head
+    if any(isinstance(r, Announcement) and r.parent_at + 1 >= start for _, r in log[start:]):
+        assert (trimmed.head, trimmed.head_at) == (full.head, full.head_at)
+        if full.head_at >= start:
+            assert trimmed.variants == full.variants
+    else:
+        assert trimmed.head is None
 
 
 # On the wire -------------------------------------------------------------------------------------------
