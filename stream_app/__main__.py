@@ -12,6 +12,7 @@ from functools import partial
 from models.spec import ModelSpec, SpecError, read_spec
 from stream_app.errors import StreamAppError
 from stream_app.events import Topics
+from stream_app.registry import Registry
 
 Command = Callable[[argparse.Namespace, ModelSpec], int]
 
@@ -68,7 +69,7 @@ def _common(sub: argparse.ArgumentParser, *, broker_required: bool) -> None:
         "--registry",
         metavar="URL",
         default="runs/registry",
-        help="where artefacts are kept: a folder or any fsspec URL (default: %(default)s)",
+        help="where artefacts are kept, a folder per model: a path or any fsspec URL (default: %(default)s)",
     )
     sub.add_argument(
         "--log-level",
@@ -137,7 +138,6 @@ _ADD = {
 def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
     from models.torch_learner import use_one_thread
     from stream_app import agents
-    from stream_app.registry import Registry
     from stream_app.seed import Seeder
     from stream_app.topics import create_topics
 
@@ -152,7 +152,7 @@ def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
     seeder = Seeder(
         spec,
         bootstrap_servers=args.bootstrap_servers,
-        registry=Registry(args.registry),
+        registry=_registry(args, spec),
         on_mismatch=args.on_mismatch,
     )
     agents.run(seeder, bootstrap_servers=args.bootstrap_servers, stuck_s=args.stuck_s)
@@ -163,7 +163,6 @@ def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import tune
     from stream_app.decisions import DecisionWriter
     from stream_app.logclient import LogClient
-    from stream_app.registry import Registry
     from stream_app.replay import Reader
     from stream_app.topics import topic_ids
 
@@ -172,7 +171,7 @@ def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
     tuner = tune.Tuner(
         spec,
         models=LogClient(brokers, topics.models),
-        registry=Registry(args.registry),
+        registry=_registry(args, spec),
         reader=Reader(brokers),
         decisions=DecisionWriter(brokers, topics.decisions),
         topic_ids=topic_ids(brokers, (topics.events, topics.predictions)),
@@ -186,20 +185,28 @@ def _compressor(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import compress
     from stream_app.decisions import DecisionWriter
     from stream_app.logclient import LogClient
-    from stream_app.registry import Registry
     from stream_app.replay import Reader, recent_examples
 
     topics, brokers, reader = Topics.of(spec.name), args.bootstrap_servers, Reader(args.bootstrap_servers)
     compressor = compress.Compressor(
         spec,
         LogClient(brokers, topics.models),
-        Registry(args.registry),
+        _registry(args, spec),
         partial(recent_examples, spec, reader, topics, rows=spec.compression.calibration_rows),
         DecisionWriter(brokers, topics.decisions).write,
         time.time,
     )
     compress.run(compressor, _stop_on_signals(), every_s=spec.compression.every_s)
     return 0
+
+
+def _registry_url(args: argparse.Namespace, spec: ModelSpec) -> str:
+    """Each model has a folder of its own in the registry."""
+    return f"{args.registry.rstrip('/')}/{spec.name}"
+
+
+def _registry(args: argparse.Namespace, spec: ModelSpec) -> Registry:
+    return Registry(_registry_url(args, spec))
 
 
 def _stop_on_signals() -> threading.Event:
@@ -216,7 +223,7 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
     serve.run(
         bootstrap_servers=args.bootstrap_servers,
         topics=Topics.of(spec.name),
-        registry_url=args.registry,
+        registry_url=_registry_url(args, spec),
         listen=args.listen,
         reflect=args.reflection,
         limits=serve.Limits(grace_s=args.drain_s),

@@ -127,8 +127,8 @@ class Seeder:
         try:
             return versions.read_head(self._log.fold, self._registry)[0]
         except RegistryError as error:
-            found = versions.newest_readable(self._registry)
-            if found is None or found[0].signature != signature(self.spec):
+            found = versions.newest_readable(self._registry, signature(self.spec))
+            if found is None:
                 raise RegistryError(f"{error}; and the registry holds no version that can be read") from error
         self._restore(*found)
         return found[1]

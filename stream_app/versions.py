@@ -129,13 +129,15 @@ def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[s
     return _unpacked(envelope.artefact, registry.read(envelope.artefact, envelope.sha256))
 
 
-def newest_readable(registry: Registry) -> tuple[Envelope, Arrays] | None:
-    """The newest whole version that the registry itself holds (rule 18); None if there is none."""
+def newest_readable(registry: Registry, wanted: str | None = None) -> tuple[Envelope, Arrays] | None:
+    """The newest whole version that the registry itself holds (rule 18), of the ``wanted`` signature if given."""
     best: tuple[Envelope, Arrays] | None = None
     for path in reversed(registry.list(FOLDER)):
         try:
             envelope, arrays = self_described(registry, path)
         except RegistryError:
+            continue
+        if wanted is not None and envelope.signature != wanted:
             continue
         if best is None or envelope.created_s > best[0].created_s:
             best = envelope, arrays
