@@ -88,6 +88,7 @@ def missing(status: Status, baseline: Figures, produced: Figures) -> list[str]:
         (status.events() >= FLIGHTS, f"{FLIGHTS - status.events():,} flights to be learned from"),
         (lag == 0, f"lag to become 0, it is {'unknown' if lag is None else f'{lag:,}'}"),
         (counts.get("tuned", 0) >= RETUNES, "a retuning"),
+        (counts.get("promoted", 0) + counts.get("kept", 0) >= RETUNES, "the first challenger's fate"),
         (quantised >= QUANTISATIONS, f"{QUANTISATIONS} quantisations, there were {quantised}"),
         (head is not None and _judged(status, head), "the last version's quantisation"),
         (

@@ -121,6 +121,7 @@ def test_everything_is_missing_at_the_beginning() -> None:
         "336,776 flights to be learned from",
         "lag to become 0, it is unknown",
         "a retuning",
+        "the first challenger's fate",
         "2 quantisations, there were 0",
         "the last version's quantisation",
         "River, at 0 of 327,346 labels",

@@ -77,7 +77,7 @@ def test_prior_only_until_two_classes_were_seen(task: str, warm: int) -> None:
 
 
 def test_rates_are_read_at_the_newest_label_unless_told() -> None:
-    model = prepared(spec_of("m"))
+    model = prepared(spec_of("m"), labels=3)
     assert model.newest_s == NOW_S
     seen: list[np.ndarray] = []
 
