@@ -46,9 +46,7 @@ class Block(NamedTuple):
             yield offset, Said(self.rates[i], self.scores[i], float(self.nochange[i]), self.prior[i])
 
     def take(self, rows: slice | NDArray[np.intp]) -> "Block":
-        return Block(
-            self.offsets[rows], self.rates[rows], self.scores[rows], self.nochange[rows], self.prior[rows]
-        )
+        return Block(self.offsets[rows], self.rates[rows], self.scores[rows], self.nochange[rows], self.prior[rows])
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):

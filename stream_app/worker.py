@@ -10,6 +10,7 @@ never waits for it. Three facts keep every event effective exactly once:
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ log = logging.getLogger("stream_app.worker")
 
 T = TypeVar("T")
 KEEP_LETTER_BYTES = 65_536
+KEEP_REASON_CHARACTERS = 1_000
+"""A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
 
 
 class Consumer(NamedTuple):
@@ -133,6 +136,8 @@ class Worker:
     async def _reseed(self, reason: str) -> None:
         log.warning("beginning again from the head: %s", reason)
         await self._seed()
+        # At another moment than before: two workers in step would always see the same one lose.
+        self._due_s = time.monotonic() + random.uniform(0.0, self._spec.publish.every_s)
         assert self._core is not None
         await self._consumer.seek({p: s.next_offset for p, s in self._core.partitions.items()})
         await self._decide("reseeded", {"reason": reason})
@@ -182,12 +187,11 @@ class Worker:
             await self._decide("drift", drift.evidence())
 
     async def _send_letter(self, partition: int, bad: BadRecord) -> None:
-        log.warning("dead letter: %s/%d@%d: %s", self._topics.events, partition, bad.offset, bad.reason)
+        topic, reason, value = self._topics.events, bad.reason[:KEEP_REASON_CHARACTERS], bad.value[:KEEP_LETTER_BYTES]
+        log.warning("dead letter: %s/%d@%d: %s", topic, partition, bad.offset, reason)
         if (partition, bad.offset) in self._letters:
             return
-        topic = self._topics.events
-        value = bad.value[:KEEP_LETTER_BYTES]
-        letter = DeadLetter(topic=topic, partition=partition, offset=bad.offset, reason=bad.reason, value=value)
+        letter = DeadLetter(topic=topic, partition=partition, offset=bad.offset, reason=reason, value=value)
         self._letter_acks.append(
             await self._producer.send(
                 self._topics.dead_letters,
@@ -233,8 +237,10 @@ class Worker:
     async def _publish(self) -> None:
         """One version: predictions acknowledged -> durable -> announced -> read back -> committed."""
         async with self._lock:
-            assert self._core is not None
-            taken = versions.snapshot(self._core)
+            core = self._core
+            if core is None:  # a rebalance took the partitions away
+                return
+            taken = versions.snapshot(core)
             sent, self._sent = self._sent, []
             letters, self._letter_acks = self._letter_acks, []
             head = self._head
@@ -247,10 +253,13 @@ class Worker:
             if not won:
                 stranger = f"version {now.number} came in between"
         async with self._lock:
+            if self._core is not core:  # a rebalance has seeded another meanwhile; it goes by its own head
+                return
             if stranger is not None:
                 await self._reseed(stranger)
                 return
             self._head, self._published = now, taken.offsets
+            self._letters = {(p, offset) for p, offset in self._letters if offset >= taken.offsets[p]}
         failpoints.reach("commit")
         await self._consumer.commit(taken.offsets)
 
@@ -276,7 +285,7 @@ class Worker:
         if time.monotonic() - self._moved_s < self._stuck_s:
             return
         assert self._core is not None
-        positions = {p: s.next_offset for p, s in self._core.partitions.items()}
+        positions = {p: s.next_offset for p, s in self._core.partitions.items() if p in self._mine}
         lag = await self._call(self._seeder.lag, positions)
         if lag:
             raise StuckError(f"{lag} records wait at {positions}, and none has come for {self._stuck_s:g} s")
