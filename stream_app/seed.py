@@ -237,15 +237,22 @@ class Seeder:
         return self._log.head
 
     def mend_head(self) -> bool:
-        """While idle: see that the head's artefact can be read; if not, restore (rule 19). True if it was mended."""
+        """While idle: see that the head's artefact can be read; if not, restore (rule 19).
+
+        Returns:
+            True if another version had to become the head.
+        """
         head = self._log.head
         if head is None or head.id == self._checked_head:
             return False
         try:
             versions.read_version(head, self._registry)
         except RegistryError:
-            self._head_arrays()
-            return True
+            inline = self._log.fold.head_inline
+            if inline is None:
+                self._head_arrays()
+                return True
+            self._registry.write(versions.FOLDER, versions.SUFFIX, inline)  # the same content, so the same name
         self._checked_head = head.id
         return False
 

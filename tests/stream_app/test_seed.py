@@ -176,6 +176,18 @@ def test_a_torn_head_is_replaced_by_the_newest_readable_version_with_its_own_off
     ) == streams.expected_ledger(streams.records(EXAMPLES))
 
 
+def test_a_lost_artefact_that_travelled_inline_is_written_again(embedded_line: Line) -> None:
+    seeder = embedded_line.seeder()
+    head = seeder.seed().head
+    lost = Path(embedded_line.registry.url, head.artefact)
+    lost.unlink()
+
+    assert not seeder.mend_head()
+
+    assert embedded_line.registry.read(head.artefact, head.sha256) == lost.read_bytes()
+    assert seeder.newest() == head
+
+
 def test_without_any_readable_version_it_says_so(embedded_line: Line) -> None:
     line = embedded_line
     line.spec = msgspec.structs.replace(line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0))
