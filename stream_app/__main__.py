@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import signal
 import sys
 import threading
@@ -62,6 +63,7 @@ def _common(sub: argparse.ArgumentParser, *, broker_required: bool) -> None:
     sub.add_argument(
         "--bootstrap-servers",
         required=broker_required,
+        type=_servers,
         metavar="HOST:PORT[,...]",
         help="the Kafka brokers" + ("" if broker_required else " (default: start an embedded one)"),
     )
@@ -89,7 +91,7 @@ def _add_worker(sub: argparse.ArgumentParser) -> None:
     )
     sub.add_argument(
         "--stuck-s",
-        type=float,
+        type=_seconds,
         default=60.0,
         metavar="S",
         help="end with an error if records wait and none has come for S seconds (default: %(default)g)",
@@ -97,30 +99,63 @@ def _add_worker(sub: argparse.ArgumentParser) -> None:
 
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument(
-        "--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="default: %(default)s; port 0: any"
-    )
+    _add_address(sub, "--listen", "127.0.0.1:50051", "where to answer")
     sub.add_argument("--reflection", action="store_true", help="let clients list the services")
     sub.add_argument(
-        "--drain-s", type=float, default=5.0, metavar="S", help="on SIGTERM, finish calls within S seconds"
+        "--drain-s",
+        type=_seconds,
+        default=5.0,
+        metavar="S",
+        help="on SIGTERM, let calls finish for at most S seconds (default: %(default)g)",
     )
 
 
 def _add_monitor(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--prometheus", default="127.0.0.1:9464", metavar="HOST:PORT", help="default: %(default)s")
+    _add_address(sub, "--prometheus", "127.0.0.1:9464", "where Prometheus finds /metrics")
     sub.add_argument("--view", action="store_true", help="show the live view instead of log lines")
 
 
 def _add_lag(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--json", action="store_true", help="print one JSON object")
-    sub.add_argument("--watch", type=float, metavar="S", help="print again every S seconds")
+    sub.add_argument("--watch", type=_seconds, metavar="S", help="print again every S seconds, until Ctrl-C")
 
 
 def _add_up(sub: argparse.ArgumentParser) -> None:
     _add_worker(sub)
-    sub.add_argument("--listen", default="127.0.0.1:50051", metavar="HOST:PORT", help="default: %(default)s")
-    sub.add_argument("--prometheus", default="127.0.0.1:9464", metavar="HOST:PORT", help="default: %(default)s")
+    _add_address(sub, "--listen", "127.0.0.1:50051", "where the server answers")
+    _add_address(sub, "--prometheus", "127.0.0.1:9464", "where Prometheus finds /metrics")
     sub.add_argument("--run-dir", default="runs/up", metavar="FOLDER", help="logs (default: %(default)s)")
+
+
+def _add_address(sub: argparse.ArgumentParser, flag: str, default: str, text: str) -> None:
+    sub.add_argument(
+        flag,
+        type=_address,
+        default=default,
+        metavar="HOST:PORT",
+        help=f"{text}; port 0 takes a free one (default: %(default)s)",
+    )
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:  # gRPC would take 65536 for 0
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted HOST:PORT")
+    return text
+
+
+def _servers(text: str) -> str:
+    return ",".join(_address(server.strip()) for server in text.split(","))
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted seconds above 0")
+    return seconds
 
 
 _ADD = {
@@ -139,8 +174,9 @@ def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
     from models.torch_learner import use_one_thread
     from stream_app import agents
     from stream_app.seed import Seeder
-    from stream_app.topics import create_topics
+    from stream_app.topics import connect, create_topics
 
+    connect(args.bootstrap_servers)
     use_one_thread()
     create_topics(
         args.bootstrap_servers,
@@ -164,8 +200,9 @@ def _tuner(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app.decisions import DecisionWriter
     from stream_app.logclient import LogClient
     from stream_app.replay import Reader
-    from stream_app.topics import topic_ids
+    from stream_app.topics import connect, topic_ids
 
+    connect(args.bootstrap_servers)
     use_one_thread()
     topics, brokers, stop = Topics.of(spec.name), args.bootstrap_servers, _stop_on_signals()
     tuner = tune.Tuner(
@@ -186,7 +223,9 @@ def _compressor(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app.decisions import DecisionWriter
     from stream_app.logclient import LogClient
     from stream_app.replay import Reader, recent_examples
+    from stream_app.topics import connect
 
+    connect(args.bootstrap_servers)
     topics, brokers, reader = Topics.of(spec.name), args.bootstrap_servers, Reader(args.bootstrap_servers)
     compressor = compress.Compressor(
         spec,

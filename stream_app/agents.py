@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Awaitable, Mapping
 from typing import Any, NoReturn, TypeVar
 
@@ -21,6 +22,8 @@ from stream_app.worker import Consumer, Worker
 log = logging.getLogger("stream_app.worker")
 
 TICK_S = 0.1
+STOP_S = 40.0
+"""A version under way may take 25 s; without a broker, some client would wait for ever."""
 
 T = TypeVar("T")
 
@@ -36,6 +39,10 @@ class WorkerApp(CoalescingApp):
         await super().on_start()
 
     async def on_stop(self) -> None:
+        text = f"did not stop within {STOP_S:g} s (is the broker gone?); what is not in a version is learned again"
+        deadline = threading.Timer(STOP_S, _die, (text, 1))
+        deadline.daemon = True
+        deadline.start()
         await _or_die(self.worker.close())
         await super().on_stop()
 

@@ -27,6 +27,9 @@ _PORT_TRIES = 3
 _STOP_S = 5.0
 _LOG_TAIL_BYTES = 2000
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# A fork with a preexec_fn would start gRPC's threads again in the child, where Popen closes their files
+# before exec: one child in thirty then died of SIGABRT. Read when grpc is imported.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 _LIBC = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -99,6 +102,18 @@ class EmbeddedBroker:
             except BrokerError as error:
                 if attempt == _PORT_TRIES or "AddrInUse" not in str(error):
                     raise
+
+    def check(self) -> None:
+        """Notice that it died while nobody wanted it to.
+
+        Raises:
+            BrokerError: it did, and all it held is lost; its last words.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise BrokerError(
+                f"embedded broker: ended with code {code}, wanted it to go on; what it held is lost; "
+                f"its last words:\n{self._last_words()}"
+            )
 
     def stop(self) -> None:
         """End it: SIGTERM, then SIGKILL after 5 s; without effect if it does not run."""

@@ -5,6 +5,7 @@ with StreamModelClient("127.0.0.1:50051") as client:
     answer.rows[0].label, answer.rows[0].scores, answer.version
 """
 
+import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Self
@@ -112,10 +113,12 @@ class StreamModelClient:
             ServingError: the server refuses or is gone; ``status`` says which.
         """
         times = times_s if times_s is not None else [None] * len(rows)
+        if len(times) != len(rows):
+            raise ServingError("INVALID_ARGUMENT", f"times_s has {len(times)} times, wanted one per row: {len(rows)}")
         both = enumerate(zip(rows, times, strict=True))
         request = pb.PredictRequest(rows=[_row(i, row, time_s) for i, (row, time_s) in both])
         with _serving_errors():
-            answer = self._stub.Predict(request, timeout=deadline_s or self._deadline_s)
+            answer = self._stub.Predict(request, timeout=self._within_s(deadline_s))
         return _predictions(answer)
 
     def model(self, *, deadline_s: float | None = None) -> Model:
@@ -125,7 +128,7 @@ class StreamModelClient:
             ServingError: no version is live, or the server is gone.
         """
         with _serving_errors():
-            answer = self._stub.GetModel(pb.GetModelRequest(), timeout=deadline_s or self._deadline_s)
+            answer = self._stub.GetModel(pb.GetModelRequest(), timeout=self._within_s(deadline_s))
         return _model(answer)
 
     def watch(self, *, deadline_s: float | None = None) -> Iterator[Version]:
@@ -141,6 +144,9 @@ class StreamModelClient:
                     yield _version(change.version, change.variant, change.prior_only)
         finally:
             changes.cancel()
+
+    def _within_s(self, deadline_s: float | None) -> float:
+        return self._deadline_s if deadline_s is None else deadline_s
 
     def close(self) -> None:
         self._channel.close()
@@ -168,12 +174,12 @@ def _row(index: int, row: Mapping[str, Value], time_s: float | None) -> pb.Row:
 def _value(index: int, name: str, value: Value) -> pb.Value:
     if isinstance(value, str):
         return pb.Value(text=value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # numpy's are such, too
         text = f"rows[{index}]: feature {name!r} is {value!r}, wanted a number or a string"
         raise ServingError("INVALID_ARGUMENT", text)
-    if isinstance(value, int) and abs(value) > 2**53:
+    if isinstance(value, numbers.Integral) and abs(value) > 2**53:
         return pb.Value(text=str(value))  # the nearest double may be another integer
-    return pb.Value(number=value)
+    return pb.Value(number=float(value))
 
 
 def _fields(message: pb.Hyper | pb.Variant) -> dict[str, float | int | str | bool]:

@@ -21,7 +21,7 @@ from stream_app.errors import BrokerError, TopicError
 from stream_app.events import Topics
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope
-from stream_app.topics import beginning_offsets, end_offsets, topic_ids
+from stream_app.topics import beginning_offsets, connect, end_offsets, topic_ids
 
 _ANSWER_S = 15.0
 
@@ -168,6 +168,7 @@ def run(name: str, *, bootstrap_servers: str, as_json: bool, watch_s: float | No
 
 def _current(name: str, bootstrap_servers: str) -> Lag:
     topics = Topics.of(name)
+    connect(bootstrap_servers)
     topic_ids(bootstrap_servers, [topics.events, topics.models])  # a missing one is named
     with closing(LogClient(bootstrap_servers, topics.models)) as log:
         log.catch_up()

@@ -6,7 +6,7 @@ whoever took the reference before keeps a whole, older version until it is done 
 
 import dataclasses
 import logging
-import socket
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ from stream_app.errors import BrokerError, ModelLogError, RegistryError, StreamA
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope, Fold, Variant
 from stream_app.registry import Registry, checked
+from stream_app.topics import connect
 
 CONTACT_EVERY_S = 1.0
 """How often the broker is asked whether it, and the topic, are still there."""
@@ -38,8 +39,8 @@ RETRY_S = 0.5
 """Between two attempts to reach the broker."""
 PREPARE_AGAIN_S = 5.0
 """Between two attempts to prepare a refused version: its artefact may have been published anew."""
-_CONNECT_S = 1.0
 _STOP_S = 3.0
+_LONG_INTEGER = re.compile(r"-?[0-9]{16,300}")
 
 Scores = NDArray[np.float32]
 Row = Mapping[str, object]
@@ -79,13 +80,19 @@ class LiveModel:
         return self.session.run(self.encoder.dense(raw, at_s), raw.categories)
 
     def _typed(self, row: Row) -> Row:
-        """A wire knows one kind of number: 3.0 for a categorical feature is the integer 3."""
-        whole = {
+        """A wire knows one kind of number: 3.0 for a categorical feature is the integer 3.
+
+        Integers that no double holds come as text; for a numeric feature the nearest double will do.
+        """
+        typed: dict[str, object] = {
             name: int(value)
             for name in self.encoder.categorical_names
             if isinstance(value := row.get(name), float) and value.is_integer()
         }
-        return {**row, **whole} if whole else row
+        for name in self.encoder.numeric_names:
+            if isinstance(value := row.get(name), str) and _LONG_INTEGER.fullmatch(value):
+                typed[name] = float(value)
+        return {**row, **typed} if typed else row
 
     def with_variant(self, variant: Variant, onnx: bytes) -> "LiveModel":
         """The same version, answered by a compressed form of it.
@@ -184,7 +191,7 @@ class LiveFollower:
     """A thread that keeps ``live`` the newest version of the models log.
 
     Nothing is live before the log has been folded to the end it had when the thread reached it
-    (PROTOCOL.md, rule 17). ``live`` never goes back in number. A version that cannot be prepared is
+    (DECISIONS.md, rule 17). ``live`` never goes back in number. A version that cannot be prepared is
     refused and the one before stays. Without a broker the last version stays, ``log_age_s`` grows,
     and once the broker is back the log is folded anew: it may have been trimmed in between.
 
@@ -363,7 +370,7 @@ class _Contact:
     """
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        _connect(bootstrap_servers)
+        connect(bootstrap_servers)
         self._topic = topic
         with _broker_errors(bootstrap_servers):
             self._admin = KafkaAdminClient(
@@ -405,20 +412,3 @@ def _broker_errors(bootstrap_servers: str) -> Iterator[None]:
         yield
     except KafkaError as error:
         raise BrokerError(f"broker {bootstrap_servers!r}: {error}, wanted an answer") from error
-
-
-def _connect(bootstrap_servers: str) -> None:
-    """Try whether any of the brokers accepts a connection; Kafka's client would try for long.
-
-    Raises:
-        BrokerError: none does.
-    """
-    said = ""
-    for server in bootstrap_servers.split(","):
-        host, _, port = server.strip().rpartition(":")
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
-            return
-        except (OSError, ValueError) as error:
-            said = str(error)
-    raise BrokerError(f"broker {bootstrap_servers!r}: {said}, wanted a connection")

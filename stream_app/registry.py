@@ -10,7 +10,7 @@ import fsspec
 import fsspec.implementations.local
 
 from stream_app import failpoints
-from stream_app.errors import RegistryError
+from stream_app.errors import RegistryError, SettingsError
 
 
 class Artefact(NamedTuple):
@@ -38,12 +38,18 @@ class Registry:
 
     Args:
         url: a local path, or any fsspec URL.
+
+    Raises:
+        SettingsError: nothing here can read such a URL.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self._fs: Any
-        self._fs, root = fsspec.core.url_to_fs(url)
+        try:
+            self._fs, root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:  # an unknown scheme, or its package is not installed
+            raise SettingsError(f"registry {url!r}: {error}") from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._fs, fsspec.implementations.local.LocalFileSystem)
 

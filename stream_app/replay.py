@@ -31,6 +31,7 @@ class Reader:
             bootstrap_servers=bootstrap_servers.split(","),
             enable_auto_commit=False,
             allow_auto_create_topics=False,
+            auto_offset_reset="earliest",  # of a range that was deleted in part, the rest still counts
             fetch_max_wait_ms=100,
             max_poll_records=5000,
             max_partition_fetch_bytes=4 << 20,

@@ -4,7 +4,7 @@ Blocking calls, all made by one thread. Rules 14 to 19 of the protocol live here
 """
 
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -83,7 +83,7 @@ class Seeder:
         core = self._core(head.hyper)
         core.load(arrays, head)
         trails = replay.rebuild(core, head, self._reader, self._topics)
-        return Seeded(core, head, trails, self._written_letters())
+        return Seeded(core, head, trails, self._written_letters(head))
 
     def _core(self, hyper: Hyper | None = None) -> Core:
         rates = (hyper.learning_rate, hyper.half_life_events) if hyper else (None, None)
@@ -130,20 +130,24 @@ class Seeder:
             found = versions.newest_readable(self._registry, signature(self.spec))
             if found is None:
                 raise RegistryError(f"{error}; and the registry holds no version that can be read") from error
-        self._restore(*found)
-        return found[1]
+        return found[1] if self._restore(found[0]) else self._head_arrays()
 
-    def _restore(self, envelope: Envelope, arrays: Arrays) -> None:
-        """Announce an old version, with its own offsets, as the head's child in a new epoch."""
+    def _restore(self, envelope: Envelope) -> bool:
+        """Announce an old version, with its own offsets, as the head's child in a new epoch; False if a rival won."""
         head = self._log.head
         assert head is not None
         copy = msgspec.structs.replace(envelope, parent=head.id, epoch=head.epoch + 1)
-        self._announce("epoch", copy, b"")
+        return self._announce("epoch", copy, b"")
 
     # --- beginnings ---------------------------------------------------------------------------------------
 
     def _begin(self) -> Envelope:
         """The first version of an empty log."""
+        if self._log.fold.log_start:
+            raise EpochError(
+                f"{self._topics.models} was trimmed past its head: it begins at offset {self._log.fold.log_start}, "
+                "and what is left does not say which version that was; delete the topic" + CHOICE
+            )
         found = versions.newest_readable(self._registry)
         if found is not None and self._on_mismatch == "refuse":
             raise EpochError(
@@ -262,11 +266,41 @@ class Seeder:
         return self._reader.begin(topic, partition), self._reader.first(topic, partition, offset)
 
     def lag(self, positions: dict[int, int]) -> int:
-        ends = end_offsets(self._bootstrap_servers, self._topics.events)
-        return sum(max(0, ends[p] - o) for p, o in positions.items())
+        """Offsets up to the ends of those partitions where a record waits; a transaction's marker is none.
 
-    def _written_letters(self) -> set[tuple[int, int]]:
+        Raises:
+            EpochError: a topic was recreated meanwhile.
+        """
+        self.check_ids()
+        topic = self._topics.events
+        ends = end_offsets(self._bootstrap_servers, topic)
+        waiting = (p for p, o in positions.items() if self._reader.first(topic, p, o) is not None)
+        return sum(ends[p] - positions[p] for p in waiting)
+
+    def check_ids(self) -> None:
+        """A topic recreated under a running consumer looks as if only old offsets came again.
+
+        Raises:
+            EpochError: one was.
+        """
+        found = topic_ids(self._bootstrap_servers, self._ids)
+        for topic, id_ in self._ids.items():
+            if found[topic] != id_:
+                raise EpochError(f"topic {topic} was created anew (its id was {id_}, is {found[topic]})" + CHOICE)
+
+    def _written_letters(self, head: Envelope) -> set[tuple[int, int]]:
+        """Those about records that ``head`` has not seen: only these may be met again."""
         topic = self._topics.dead_letters
-        letters: list[Any] = self._reader.range(topic, 0, self._reader.begin(topic, 0), self._reader.end(topic, 0))
-        decoded = (msgspec.json.decode(r.value, type=DeadLetter) for r in letters)
-        return {(d.partition, d.offset) for d in decoded}
+        found = set()
+        for batch in self._reader.read(topic, 0, self._reader.begin(topic, 0), self._reader.end(topic, 0)):
+            letters = (_letter(r.value) for r in batch)
+            found |= {(d.partition, d.offset) for d in letters if d and d.offset >= head.offsets.get(d.partition, 0)}
+        return found
+
+
+def _letter(value: bytes | None) -> DeadLetter | None:
+    """None for what someone else wrote there."""
+    try:
+        return msgspec.json.decode(value or b"", type=DeadLetter)
+    except ValueError:  # msgspec's decode and validation errors
+        return None

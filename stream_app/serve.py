@@ -34,6 +34,9 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 ROWS_AT_ONCE = 64
 """Rows scored before other calls get their turn."""
 
+_TEXT_CHARS = 400
+"""Of an error's text."""
+
 _log = logging.getLogger(__name__)
 
 # Subscripted only as text: the class is not generic when it runs.
@@ -140,7 +143,10 @@ class Answers:
 
 
 async def _abort(context: Context, error: ServingError) -> Never:
-    await context.abort(grpc.StatusCode[error.status], str(error))
+    text = str(error)
+    if len(text) > _TEXT_CHARS:  # statuses travel in headers, which gRPC limits to some KiB
+        text = f"{text[: _TEXT_CHARS // 2]} ... {text[-_TEXT_CHARS // 2 :]}"
+    await context.abort(grpc.StatusCode[error.status], text)
     raise AssertionError("abort raises")
 
 

@@ -4,6 +4,7 @@ Auto-creation is off on well-run clusters, and would give the wrong settings: th
 the lock (one partition, never compacted, never expired), predictions mirror the events' partitions.
 """
 
+import socket
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,12 +18,30 @@ from stream_app.errors import BrokerError, TopicError
 from stream_app.events import Topics
 
 _WAIT_S = 15.0
+_CONNECT_S = 1.0
 _KAFKA_DEFAULT_BYTES = 1_048_588
 """Kafka's own max.message.bytes. It bounds a *batch*: below it ordinary producers are refused."""
 _BATCH_MARGIN_BYTES = 4_096
 """Key, headers and batch header around the largest record."""
 _MODELS_BYTES = 2_097_152 + _BATCH_MARGIN_BYTES
 _UNKNOWN_TOPIC = 3  # UNKNOWN_TOPIC_OR_PARTITION, Kafka protocol guide
+
+
+def connect(bootstrap_servers: str) -> None:
+    """Try whether any of the brokers accepts a connection; Kafka's clients would try for long.
+
+    Raises:
+        BrokerError: none does.
+    """
+    said = ""
+    for server in bootstrap_servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_S).close()
+            return
+        except (OSError, ValueError, OverflowError) as error:
+            said = str(error)
+    raise BrokerError(f"broker {bootstrap_servers!r}: {said}, wanted a connection")
 
 
 def create_topics(

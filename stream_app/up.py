@@ -24,7 +24,7 @@ from stream_app.errors import ServingError, SettingsError, StreamAppError
 from stream_app.metrics import serve_metrics
 from stream_app.monitor import Monitor, signalled
 from stream_app.status import ProcessStatus
-from stream_app.topics import create_topics
+from stream_app.topics import connect, create_topics
 
 REFUSED = 2
 """Exit code of a command that was given something it cannot work with."""
@@ -226,9 +226,14 @@ class Service:
             BrokerError: the broker does not start or answer.
             TopicError: the topics are not as they must be.
         """
-        self.logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"{self.logs}: {error.strerror}, wanted a folder for the logs") from error
+        self.listen = _with_port(self.listen)
         if self._broker is not None:
             self._broker.start()
+        connect(self.bootstrap_servers)
         stream = self._spec.stream
         create_topics(
             self.bootstrap_servers,
@@ -237,7 +242,6 @@ class Service:
             retention_s=stream.retention_s,
             max_record_bytes=stream.max_record_bytes,
         )
-        self.listen = _with_port(self.listen)
         self._children = list(self._commands())
         for child in self._children:
             child.start()
@@ -257,14 +261,19 @@ class Service:
         """Start again what has crashed.
 
         Raises:
+            BrokerError: the embedded broker died.
             StreamAppError: a process refuses to work; its own words.
         """
+        if self._broker is not None:
+            self._broker.check()
         for child in self._children:
             child.tick()
             if child.refused:
-                raise StreamAppError(
+                error = StreamAppError(
                     f"{child.name} refuses to work; the end of {child.log_path}:\n{child.last_words()}"
                 )
+                error.exit_code = REFUSED  # as the child's
+                raise error
 
     def ready(self) -> bool:
         """Whether the server answers with a version of the model."""

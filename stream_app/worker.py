@@ -31,6 +31,7 @@ from stream_app.predictions import Trail, encode_blocks
 log = logging.getLogger("stream_app.worker")
 
 T = TypeVar("T")
+CHECK_IDS_S = 10.0
 KEEP_LETTER_BYTES = 65_536
 KEEP_REASON_CHARACTERS = 1_000
 """A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
@@ -80,6 +81,7 @@ class Worker:
         self._publishing: asyncio.Task[None] | None = None
         self._published: dict[int, int] = {}
         self._due_s = 0.0
+        self._ids_due_s = 0.0
         self._moved_s = time.monotonic()
         self._stuck_s = stuck_s
         self._closing = False
@@ -150,6 +152,10 @@ class Worker:
             if self._core is None or self._closing:
                 return
             failpoints.reach("take")
+            state = self._core.partitions.get(partition)
+            if state is not None and records[-1].offset < state.next_offset:
+                await self._behind()
+                return
             taken: Taken | None = self._core.take(partition, records)
             assert taken is not None
             if taken.gap_at is not None:
@@ -158,6 +164,12 @@ class Worker:
                 self._moved_s = time.monotonic()
                 failpoints.reach("taken")
                 await self._carry_away(partition, taken)
+
+    async def _behind(self) -> None:
+        """Nothing but old records came: left over from before a seek, or was the topic recreated?"""
+        if time.monotonic() >= self._ids_due_s:
+            self._ids_due_s = time.monotonic() + CHECK_IDS_S
+            await self._call(self._seeder.check_ids)
 
     async def _gap(self, core: Core, partition: int, records: Sequence[Any], gap_at: int) -> Taken | None:
         """Records came from beyond the expected offset: left over from before a seek, or is the log so?"""

@@ -84,6 +84,17 @@ def produce_raw(bootstrap_servers: str, topic: str, partition: int, values: list
     producer.close(timeout=5)
 
 
+def produce_in_transaction(bootstrap_servers: str, topic: str, partition: int, values: list[bytes]) -> None:
+    """One transaction: its marker takes the offset after the records."""
+    producer = kafka.KafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=f"{topic}-{partition}")
+    producer.init_transactions()
+    producer.begin_transaction()
+    for value in values:
+        producer.send(topic, value, partition=partition)
+    producer.commit_transaction()
+    producer.close(timeout=5)
+
+
 def expected_ledger(stream: Iterable[dict[str, Any]]) -> tuple[int, int]:
     """Pairs and XOR over all partitions, computed from the stream alone; every label here is in time."""
     count = xor = 0

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from concurrent import futures
 
 import grpc
+import numpy as np
 import pytest
 
-from stream_app.client import Prediction, StreamModelClient, Version
+from stream_app.client import DEADLINE_S, Prediction, StreamModelClient, Version
 from stream_app.errors import ServingError
 from stream_app.wire import stream_app_pb2 as pb
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
@@ -85,6 +86,22 @@ def test_a_value_of_no_known_type(client: StreamModelClient, value: object) -> N
     with pytest.raises(ServingError, match=text) as caught:
         client.predict([{}, {"a": value}])
     assert caught.value.status == "INVALID_ARGUMENT"
+
+
+def test_numpy_numbers(client: StreamModelClient, stand_in: StandIn) -> None:
+    client.predict([{"a": np.float32(0.5), "b": np.int64(3)}])
+    features = stand_in.asked[0].rows[0].features
+    assert (features["a"].number, features["b"].number) == (0.5, 3.0)
+
+
+def test_one_time_per_row(client: StreamModelClient) -> None:
+    with pytest.raises(ServingError, match="times_s has 2 times, wanted one per row: 1") as caught:
+        client.predict([{}], [1.0, 2.0])
+    assert caught.value.status == "INVALID_ARGUMENT"
+
+
+def test_no_time_left_is_not_the_default(client: StreamModelClient) -> None:
+    assert (client._within_s(0.0), client._within_s(None)) == (0.0, DEADLINE_S)  # over gRPC a race
 
 
 def test_the_answer(client: StreamModelClient) -> None:

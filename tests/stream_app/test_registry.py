@@ -12,7 +12,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from stream_app.errors import RegistryError
+from stream_app.errors import RegistryError, SettingsError
 from stream_app.registry import Registry, checked
 
 
@@ -181,3 +181,9 @@ def test_a_file_url_is_a_folder_too(tmp_path: Path) -> None:
     artefact = Registry(tmp_path.as_uri()).write("versions", ".bin", b"x")
     assert (tmp_path / artefact.path).read_bytes() == b"x"
     assert Registry(f"{tmp_path}/").list("versions") == [artefact.path]
+
+
+@pytest.mark.parametrize("url", ["nosuch://bucket/models", "s3://bucket/models"])
+def test_a_url_that_nothing_here_can_read_is_refused(url: str) -> None:
+    with pytest.raises(SettingsError, match=f"registry '{url}': "):
+        Registry(url)

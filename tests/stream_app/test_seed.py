@@ -9,9 +9,11 @@ import pytest
 
 from models.spec import Numeric
 from stream_app.errors import EpochError, RegistryError
+from stream_app.events import DeadLetter
 from stream_app.seed import Seeded
 from stream_app.topics import create_topics
 from tests import streams
+from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
 
 EXAMPLES = 600
@@ -196,3 +198,60 @@ def test_without_any_readable_version_it_says_so(embedded_line: Line) -> None:
 
     with pytest.raises(RegistryError, match="holds no version that can be read"):
         line.seeder().seed()
+
+
+@pytest.fixture
+def kafka_line(apache_kafka: ApacheKafka, app_name: str, tmp_path: Path) -> Iterator[Line]:
+    """What the embedded broker cannot: delete records."""
+    found = Line(apache_kafka.bootstrap_servers, streams.spec(app_name, partitions=2), tmp_path)
+    yield found
+    found.close()
+
+
+def delete_records(line: Line, topic: str, before: dict[int, int]) -> None:
+    admin = kafka.KafkaAdminClient(bootstrap_servers=line.bootstrap_servers)
+    admin.delete_records({kafka.TopicPartition(topic, p): offset for p, offset in before.items()})
+    admin.close()
+
+
+def test_what_waits_is_rebuilt_as_far_as_its_records_are_still_there(kafka_line: Line) -> None:
+    first = learned(kafka_line)
+    cut = {p: (at + first.head.offsets[p]) // 2 for p, (at, _) in first.head.replay_from.items()}
+    delete_records(kafka_line, kafka_line.topics.events, cut)
+
+    again = kafka_line.seeder().seed()
+
+    for p, state in first.core.partitions.items():
+        assert 0 < again.core.partitions[p].join.waiting() < state.join.waiting()
+
+
+def test_a_models_topic_trimmed_past_its_head_is_refused(kafka_line: Line) -> None:
+    learned(kafka_line)
+    models = kafka_line.topics.models
+    delete_records(kafka_line, models, {0: kafka_line.reader.end(models, 0)})
+
+    for choice in ("refuse", "keep"):
+        with pytest.raises(EpochError, match=r"was trimmed past its head: it begins at offset 2.*delete the topic"):
+            kafka_line.seeder(choice).seed()
+
+
+def test_a_transaction_marker_at_the_end_is_no_lag(kafka_line: Line) -> None:
+    seeder = kafka_line.seeder()
+    streams.produce_in_transaction(kafka_line.bootstrap_servers, kafka_line.topics.events, 0, [b"{}"] * 3)
+
+    assert kafka_line.reader.end(kafka_line.topics.events, 0) == 4
+    assert seeder.lag({0: 3, 1: 0}) == 0
+    assert seeder.lag({0: 2, 1: 0}) == 2
+
+
+def test_what_others_wrote_to_the_dead_letters_does_not_keep_a_worker_from_beginning(embedded_line: Line) -> None:
+    head = learned(embedded_line).head
+    at = head.offsets[0]
+    letters = [
+        msgspec.json.encode(DeadLetter(topic="t", partition=0, offset=o, reason="r", value=b"v")) for o in (at - 1, at)
+    ]
+    streams.produce_raw(
+        embedded_line.bootstrap_servers, embedded_line.topics.dead_letters, 0, [b"no letter", b"{}", *letters]
+    )
+
+    assert embedded_line.seeder().seed().letters == {(0, at)}

@@ -199,6 +199,7 @@ def test_prior_only(writer: Writer, client: StreamModelClient) -> None:
         ({"distance": float("inf")}, "'distance' is inf, wanted a finite number"),
         ({"carrier": 1.5}, "'carrier' is 1.5, wanted a string or an integer"),
         ({"carrier": float("inf")}, "'carrier' is inf, wanted a string or an integer"),
+        ({"distance": "x" * 100_000}, r"'distance' is 'xxx.* \.\.\. x.*', wanted a number"),  # fits into a status
     ],
 )
 def test_wrong_rows(writer: Writer, client: StreamModelClient, row: dict[str, object], text: str) -> None:
@@ -221,6 +222,7 @@ def test_wrong_requests(writer: Writer, client: StreamModelClient) -> None:
         with pytest.raises(ServingError, match=text) as caught:
             client.predict(rows, times_s)
         assert caught.value.status == "INVALID_ARGUMENT"
+    client.predict([{"distance": 2**60, "carrier": 2**60 + 1}])  # no double holds the second
     with pytest.raises(ServingError) as caught:
         client.predict([{"carrier": "x" * (5 << 20)}])
     assert caught.value.status == "RESOURCE_EXHAUSTED"

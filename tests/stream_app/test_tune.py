@@ -15,8 +15,9 @@ from stream_app.modellog import Envelope
 from stream_app.replay import Reader
 from stream_app.seed import Seeded, Seeder
 from stream_app.topics import topic_ids
-from stream_app.tune import Tuner, run
+from stream_app.tune import Base, Challenger, Tuner, run
 from tests import streams
+from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
 from tests.processes import wait_until
 
@@ -122,4 +123,23 @@ def test_one_that_does_not_win_by_the_margin_is_not(embedded: str, app_name: str
 
     assert [d.kind for d in decisions(line)][:2] == ["tuned", "kept"]
     assert head.epoch == 1
+    line.close()
+
+
+def test_a_challenger_walks_over_the_gaps_that_transactions_leave(
+    apache_kafka: ApacheKafka, app_name: str, tmp_path: Path
+) -> None:
+    line = Line(apache_kafka.bootstrap_servers, sleepy(app_name, margin=0.0), tmp_path)
+    seeded = line.seeder().seed()
+    stream = streams.records(60)
+    for part in (stream[:50], stream[50:]):
+        values = [msgspec.json.encode(r) for r in part]
+        streams.produce_in_transaction(line.bootstrap_servers, line.topics.events, 0, values)
+    challenger = Challenger(line.spec, Base(seeded.head, seeded.core.state()), line.reader)
+
+    list(challenger.walk({0: 50}))
+    list(challenger.walk({0: line.reader.end(line.topics.events, 0)}))
+
+    count, _ = streams.expected_ledger(stream)
+    assert challenger.core.counts["learned"] == count
     line.close()

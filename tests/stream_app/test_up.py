@@ -11,7 +11,7 @@ import pytest
 
 from models.spec import ModelSpec
 from stream_app import up
-from stream_app.errors import SettingsError, StreamAppError
+from stream_app.errors import BrokerError, SettingsError, StreamAppError
 from stream_app.up import Child, Service, last_words
 from tests.stream_app.versions import spec_of, until
 
@@ -207,8 +207,9 @@ def test_refusing_worker_ends_the_service_with_its_words(app_name: str, tmp_path
     with dummies(spec_of(app_name), tmp_path, worker=code) as service:
         until(lambda: service.processes()[0].state == "refused")
         wanted = r"worker refuses to work; .*worker\.log:\n.*EpochError: does not fit"
-        with pytest.raises(StreamAppError, match=wanted):
+        with pytest.raises(StreamAppError, match=wanted) as caught:
             service.tick()
+        assert caught.value.exit_code == 2
 
 
 def test_not_ready_in_time_is_named(app_name: str, tmp_path: Path) -> None:
@@ -226,3 +227,34 @@ def test_wrong_listen_is_named(app_name: str, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="listen is '50051', wanted HOST:PORT"), service:
         pass
     assert time.monotonic() - started_s < 10.0
+
+
+def test_embedded_broker_that_died_ends_the_service(app_name: str, tmp_path: Path) -> None:
+    with dummies(spec_of(app_name), tmp_path) as service:
+        assert service._broker is not None
+        os.kill(service._broker.pid, signal.SIGKILL)
+        with pytest.raises(BrokerError, match=r"embedded broker: ended with code -9, .* what it held is lost"):
+            until(service.tick)
+
+
+FORKS = """
+import collections, os, subprocess
+from concurrent import futures
+from stream_app.up import die_with_parent
+import grpc
+server = grpc.server(futures.ThreadPoolExecutor(1))
+port = server.add_insecure_port("127.0.0.1:0")
+server.start()
+channel = grpc.insecure_channel(f"127.0.0.1:{port}")
+grpc.channel_ready_future(channel).result(10)
+codes = [subprocess.run(["/bin/true"], preexec_fn=die_with_parent).returncode for _ in range(150)]
+print(dict(collections.Counter(codes)), flush=True)
+os._exit(0)
+"""
+
+
+def test_children_survive_being_forked_beside_grpc() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
+    argv = [sys.executable, "-c", FORKS]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False, env=env)
+    assert done.stdout.strip() == "{0: 150}", done.stderr

@@ -1,0 +1,50 @@
+"""What is wrong with a command line is said at once: 2 for what someone must mend, 1 for what may pass."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from stream_app.__main__ import main
+from stream_app.broker import free_port
+
+SPEC = "examples/flights/model.toml"
+
+
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        (("serve", "--listen", "50051"), "--listen: got '50051', wanted HOST:PORT"),
+        (("serve", "--listen", "127.0.0.1:65536"), "--listen: got '127.0.0.1:65536', wanted HOST:PORT"),
+        (("monitor", "--prometheus", "here"), "--prometheus: got 'here', wanted HOST:PORT"),
+        (("lag", "--watch", "-1"), "--watch: got '-1', wanted seconds above 0"),
+        (("worker", "--stuck-s", "nan"), "--stuck-s: got 'nan', wanted seconds above 0"),
+        (("worker", "--bootstrap-servers", "a:1,b"), "--bootstrap-servers: got 'b', wanted HOST:PORT"),
+    ],
+)
+def test_wrong_flag_is_named(
+    flags: tuple[str, ...], wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *rest = flags
+    with pytest.raises(SystemExit, match="2"):
+        main([command, "--spec", SPEC, "--bootstrap-servers", "127.0.0.1:9092", *rest])
+    assert wanted in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["worker", "tuner", "compressor", "lag", "up"])
+def test_broker_that_is_not_there_is_said_at_once(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server, started_s = f"127.0.0.1:{free_port()}", time.monotonic()
+    flags = ("--spec", SPEC, "--bootstrap-servers", server, "--registry", str(tmp_path))
+    run_dir = ("--run-dir", str(tmp_path)) if command == "up" else ()
+    assert main([command, *flags, *run_dir]) == 1
+    assert f"broker {server!r}: " in capsys.readouterr().err
+    assert time.monotonic() - started_s < 10.0  # 15 s and more, were it left to Kafka's clients
+
+
+def test_run_dir_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    flags = ("--spec", SPEC, "--registry", str(tmp_path), "--run-dir", str(tmp_path / "file"))
+    assert main(["up", *flags]) == 2
+    assert "Not a directory, wanted a folder for the logs" in capsys.readouterr().err

@@ -1,0 +1,157 @@
+"""A worker without Faust: what records, rebalances and rivals do to it, driven by hand."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import kafka
+import msgspec
+import pytest
+
+from stream_app.errors import EpochError
+from stream_app.events import DeadLetter
+from stream_app.modellog import Envelope
+from stream_app.topics import create_topics
+from stream_app.worker import Consumer, Worker
+from tests import streams
+from tests.line import Line
+
+EVERY_S = 0.3
+
+
+class Driven:
+    """A worker whose consumer is this object: it remembers where it was told to read on."""
+
+    def __init__(self, line: Line) -> None:
+        self.line, self.at = line, dict[int, int]()
+        self.worker = Worker(
+            line.seeder(), bootstrap_servers=line.bootstrap_servers, consumer=Consumer(self._seek, self._commit)
+        )
+
+    async def _seek(self, offsets: Mapping[int, int]) -> None:
+        self.at.update({p: o for p, o in offsets.items() if p in self.at})
+
+    async def _commit(self, offsets: Mapping[int, int]) -> None:
+        pass
+
+    async def assign(self, *partitions: int) -> None:
+        self.at = dict(await self.worker.positions(set(partitions)))
+
+    async def feed(self, partition: int, records: list[Any], count: int) -> None:
+        """The next records, as a fetch would bring them."""
+        at = self.at[partition]
+        self.at[partition] = min(len(records), at + count)
+        if at < len(records):
+            await self.worker.take(partition, records[at : at + count])
+
+    async def published(self) -> Envelope:
+        """Tick until a version holds everything that was taken."""
+        while True:
+            await self.worker.tick()
+            head = self.line.seeder().seed().head
+            if all(head.offsets[p] >= o for p, o in self.at.items()):
+                return head
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def driven(line: Line, *partitions: int) -> AsyncIterator[Driven]:
+    found = Driven(line)
+    await found.worker.start()
+    await found.assign(*partitions)
+    yield found
+    await found.worker.close()
+
+
+def events(line: Line, partition: int) -> list[Any]:
+    return line.reader.range(line.topics.events, partition, 0, line.reader.end(line.topics.events, partition))
+
+
+def run(work: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+@pytest.fixture
+def line(embedded: str, app_name: str, tmp_path: Path) -> Iterator[Line]:
+    spec = streams.spec(app_name, partitions=2)
+    publish = msgspec.structs.replace(spec.publish, every_s=EVERY_S)
+    found = Line(embedded, msgspec.structs.replace(spec, publish=publish), tmp_path)
+    yield found
+    found.reader.close()
+
+
+def test_a_dead_letter_fits_into_a_record_though_its_reason_quotes_a_huge_label(line: Line) -> None:
+    label = "\u200b" * 330_000  # under 1 MB as UTF-8; over 2 MB once Python and JSON have escaped it
+    huge = msgspec.json.encode({"id": "huge", "label": label, "label_time": 1.0})
+    streams.produce_raw(line.bootstrap_servers, line.topics.events, 0, [huge])
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            await mine.feed(0, events(line, 0), 1)
+            assert (await mine.published()).metrics["dead_letters"] == 1
+
+    run(work())
+    (record,) = line.reader.range(line.topics.dead_letters, 0, 0, line.reader.end(line.topics.dead_letters, 0))
+    letter = msgspec.json.decode(record.value, type=DeadLetter)
+    assert letter.reason.startswith("event 'huge': 'label' is ")
+    assert len(letter.value) == 65_536
+
+
+def test_old_offsets_of_a_recreated_topic_end_the_worker(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+    old = events(line, 0)
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            await mine.feed(0, old, len(old))
+            await mine.published()
+            await mine.worker.take(0, old[:10])  # left over from before a seek: nothing happens
+            mine.worker._ids_due_s = 0.0
+            admin = kafka.KafkaAdminClient(bootstrap_servers=line.bootstrap_servers)
+            admin.delete_topics([line.topics.events])
+            admin.close()
+            create_topics(
+                line.bootstrap_servers, line.spec.name, partitions=2, retention_s=86_400, max_record_bytes=65_536
+            )
+            with pytest.raises(EpochError, match="was created anew"):
+                await mine.worker.take(0, old[:10])
+
+    run(work())
+
+
+def test_partitions_lost_just_before_a_version_is_written_do_no_harm(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            await mine.feed(0, events(line, 0), 1000)
+            await mine.worker.tick()  # begins to publish
+            await mine.assign()
+            await asyncio.sleep(0.2)
+            await mine.worker.tick()
+            await mine.assign(0, 1)
+            assert mine.at == {0: 0, 1: 0}
+            await mine.feed(0, events(line, 0), 1000)
+            await mine.published()
+
+    run(work())
+
+
+def test_of_two_workers_with_a_partition_each_neither_loses_for_ever(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(4_000))
+
+    async def work() -> None:
+        async with driven(line, 0) as one, driven(line, 1) as two:
+            seeder = line.seeder()
+            newest = seeder.seed().head
+            both = ((one, 0, events(line, 0)), (two, 1, events(line, 1)))
+            while not all(newest.offsets.values()):
+                for mine, p, records in both:
+                    await mine.feed(p, records, 2)
+                    await mine.worker.tick()
+                await asyncio.sleep(0.01)
+                newest = seeder.newest() or newest
+
+    run(work())
