@@ -183,7 +183,6 @@ def test_a_file_url_is_a_folder_too(tmp_path: Path) -> None:
     assert Registry(f"{tmp_path}/").list("versions") == [artefact.path]
 
 
-@pytest.mark.parametrize("url", ["nosuch://bucket/models", "s3://bucket/models"])
-def test_a_url_that_nothing_here_can_read_is_refused(url: str) -> None:
-    with pytest.raises(SettingsError, match=f"registry '{url}': "):
-        Registry(url)
+def test_a_url_that_nothing_here_can_read_is_refused() -> None:
+    with pytest.raises(SettingsError, match="registry 'nosuch://bucket/models': "):
+        Registry("nosuch://bucket/models")
