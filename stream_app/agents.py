@@ -59,7 +59,7 @@ def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerAp
         f"{seeder.spec.name}.worker",
         broker=[f"kafka://{b}" for b in bootstrap_servers.split(",")],
         store="memory://",
-        datadir=tempfile.mkdtemp(prefix="stream-app-"),
+        datadir=os.path.join(tempfile.gettempdir(), "stream-app-faust"),  # nothing is kept there: no tables
         web_enabled=False,
         topic_disable_leader=True,
         topic_allow_declare=False,

@@ -93,10 +93,12 @@ def decode_block(value: bytes) -> tuple[Block, str]:
     wire = _decode(value)
     offsets = np.frombuffer(wire.offsets, dtype=np.int64)
     b = len(offsets)
+    if b == 0:
+        raise ValueError("a predictions record without rows")
     rates, scores, nochange, prior = (
         np.frombuffer(c, dtype=np.float32) for c in (wire.rates, wire.scores, wire.nochange, wire.prior)
     )
-    shape = (b, -1) if b else (0, 0)
+    shape = (b, -1)
     return Block(offsets, rates.reshape(shape), scores.reshape(shape), nochange, prior.reshape(shape)), wire.version
 
 

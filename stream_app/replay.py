@@ -1,5 +1,6 @@
 """Reading back what the topics remember: [events, predictions] -> join state, replay windows, calibration rows."""
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from stream_app.learn import Core
 from stream_app.modellog import Envelope
 from stream_app.predictions import Said, Trail, decode_block
 from stream_app.topics import beginning_offsets, end_offsets
+
+log = logging.getLogger("stream_app.replay")
 
 SILENCE_S = 20.0
 """A broker that delivers nothing for so long, though more is there, is given up."""
@@ -81,7 +84,11 @@ class Reader:
         end = self.end(topic, partition)
         trail = Trail(end)
         for record in self.range(topic, partition, start, end):
-            block, _ = decode_block(record.value)
+            try:
+                block, _ = decode_block(record.value or b"")
+            except ValueError:
+                log.warning("%s/%d@%d holds no predictions; passed over", topic, partition, record.offset)
+                continue
             for offset, said in block.rows():
                 recorded.setdefault(offset, said)
             trail.add(record.offset, int(block.offsets[-1]))

@@ -87,6 +87,16 @@ def test_what_was_said_before_a_crash_is_what_is_scored_after_it(embedded_line: 
     assert len(first_records) == sum(1 for r in said[0])
 
 
+def test_junk_on_the_predictions_topic_is_passed_over(embedded_line: Line) -> None:
+    first = learned(embedded_line)
+    embedded_line.say(0, [b"junk", b"\x95\xa1v\xc4\x03abc\xc4\x00\xc4\x00\xc4\x00\xc4\x00"])
+
+    again = embedded_line.seeder().seed()
+
+    assert again.head == first.head
+    assert again.core.counts["lost_predictions"] == 0
+
+
 def test_of_two_writers_the_first_wins_and_the_other_sees_it(line: Line) -> None:
     streams.produce(line.bootstrap_servers, line.topics.events, streams.records(100))
     one, two = line.seeder(), line.seeder()
