@@ -63,13 +63,6 @@ class Session:
         scores: NDArray[np.float32] = self._session.run(self._outputs, feed)[0]
         return scores
 
-    def warm(self) -> None:
-        """Run once on one row, so that the first caller does not pay for first-use allocations."""
-        self.run(
-            np.zeros((1, self._columns["numeric"]), np.float32),
-            np.zeros((1, self._columns.get("categories", 0)), np.int64),
-        )
-
 
 def time_per_call_us(
     sessions: Mapping[str, Runs],

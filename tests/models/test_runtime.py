@@ -24,12 +24,6 @@ def test_a_session_scores_from_several_threads_at_once() -> None:
     assert all(np.array_equal(scores, wanted) for scores in found)
 
 
-@pytest.mark.parametrize("dims", [(), (2,)])
-def test_warm_runs_whatever_the_inputs_are(dims: tuple[int, ...]) -> None:
-    spec = spec_of(dims=dims)
-    Session(to_onnx(spec, *parameters_of(spec, np.random.default_rng(0)))).warm()
-
-
 def test_categories_may_be_left_out_where_there_are_none() -> None:
     spec, rng = spec_of(dims=()), np.random.default_rng(0)
     theta, mean, std = parameters_of(spec, rng)
