@@ -18,9 +18,8 @@ from typing import IO, Self
 
 from models.spec import ModelSpec
 from stream_app.broker import EmbeddedBroker, die_with_parent, free_port
-from stream_app.client import StreamModelClient
 from stream_app.dashboard.view import Frame, show
-from stream_app.errors import ServingError, SettingsError, StreamAppError
+from stream_app.errors import SettingsError, StreamAppError
 from stream_app.metrics import serve_metrics
 from stream_app.monitor import Monitor, signalled
 from stream_app.status import ProcessStatus
@@ -274,30 +273,6 @@ class Service:
                 )
                 error.exit_code = REFUSED  # as the child's
                 raise error
-
-    def ready(self) -> bool:
-        """Whether the server answers with a version of the model."""
-        try:
-            with StreamModelClient(self.listen, deadline_s=1.0) as client:
-                client.model()
-        except ServingError:
-            return False
-        return True
-
-    def wait_ready(self, wait_s: float = 60.0) -> None:
-        """Wait, supervising, until it is ready.
-
-        Raises:
-            StreamAppError: a process refuses, or it takes too long.
-        """
-        deadline_s = time.monotonic() + wait_s
-        while not self.ready():
-            self.tick()
-            if time.monotonic() > deadline_s:
-                raise StreamAppError(
-                    f"server {self.listen}: no version is live after {wait_s:g} s, wanted one; see {self.logs}"
-                )
-            time.sleep(0.2)
 
     def processes(self) -> list[ProcessStatus]:
         return [child.status() for child in self._children]

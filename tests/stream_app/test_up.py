@@ -212,14 +212,6 @@ def test_refusing_worker_ends_the_service_with_its_words(app_name: str, tmp_path
         assert caught.value.exit_code == 2
 
 
-def test_not_ready_in_time_is_named(app_name: str, tmp_path: Path) -> None:
-    with (
-        dummies(spec_of(app_name), tmp_path) as service,
-        pytest.raises(StreamAppError, match=r"no version is live after 0\.5 s, wanted one; see"),
-    ):
-        service.wait_ready(0.5)
-
-
 def test_wrong_listen_is_named(app_name: str, tmp_path: Path) -> None:
     service = dummies(spec_of(app_name), tmp_path)
     service.listen = "50051"
