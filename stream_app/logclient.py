@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Literal
 
 import kafka
 
@@ -89,6 +90,25 @@ class LogClient:
         sent = self._producer.send(self._topic, encode_record(record), partition=0)
         self._producer.flush(timeout=timeout_s)
         return int(sent.get(timeout=timeout_s).offset)
+
+    def announce(
+        self,
+        kind: Literal["version", "promotion", "epoch"],
+        envelope: Envelope,
+        data: bytes,
+        *,
+        inline_bytes: int,
+    ) -> bool:
+        """Propose a durable version behind the head as read here; ``data``, its artefact, goes along if it is small."""
+        return self.propose(
+            Announcement(
+                kind=kind,
+                envelope=envelope,
+                parent_envelope=self.fold.head,
+                parent_at=self.fold.head_at,
+                inline=data if 0 < len(data) <= inline_bytes else None,
+            )
+        )
 
     def propose(self, wish: Announcement, timeout_s: float = 30.0) -> bool:
         """Announce until the log shows ``wish``, or a rival, as the head (rules 14, 15).

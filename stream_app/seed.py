@@ -16,7 +16,7 @@ from stream_app.errors import EpochError, RegistryError
 from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
-from stream_app.modellog import HISTORY, Announcement, Envelope, Hyper
+from stream_app.modellog import HISTORY, Envelope, Hyper
 from stream_app.predictions import Trail
 from stream_app.registry import Registry
 from stream_app.topics import beginning_offsets, end_offsets, topic_ids
@@ -217,12 +217,7 @@ class Seeder:
         )
 
     def _announce(self, kind: Literal["version", "epoch"], envelope: Envelope, data: bytes) -> bool:
-        inline = data if 0 < len(data) <= self.spec.publish.inline_bytes else None
-        fold = self._log.fold
-        wish = Announcement(
-            kind=kind, envelope=envelope, parent_envelope=fold.head, parent_at=fold.head_at, inline=inline
-        )
-        return self._log.propose(wish)
+        return self._log.announce(kind, envelope, data, inline_bytes=self.spec.publish.inline_bytes)
 
     def _prune(self) -> None:
         """Keep the newest versions, and whatever head and parent need; trim the log to them now and then."""

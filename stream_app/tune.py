@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 
 from models.learner import Learner
 from models.measure import mean_loss
-from models.search import RandomSearch
+from models.search import RandomSearch, Search
 from models.snapshot import Arrays, under
 from models.spec import ModelSpec
 from models.torch_learner import TorchLearner
@@ -30,7 +30,7 @@ from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.learn import Core, Step
 from stream_app.logclient import LogClient
-from stream_app.modellog import Announcement, Envelope
+from stream_app.modellog import Envelope
 from stream_app.predictions import Trail
 from stream_app.registry import Registry
 
@@ -197,7 +197,7 @@ class Tuner:
 
     def _search(self, base: Base, window: Sequence[Step]) -> list[Trial]:
         tuning, incumbent = self._spec.tuning, base.envelope.hyper
-        search = RandomSearch(
+        search: Search = RandomSearch(
             {"learning_rate": tuning.learning_rate, "half_life_events": tuning.half_life_events},
             tuning.seed + self.rounds,
             incumbent={
@@ -266,14 +266,7 @@ class Tuner:
             topic_ids=self._topic_ids,
             created_s=time.time(),
         )
-        wish = Announcement(
-            kind="promotion",
-            envelope=envelope,
-            parent_envelope=head,
-            parent_at=self._log.fold.head_at,
-            inline=data if len(data) <= self._spec.publish.inline_bytes else None,
-        )
-        won = self._log.propose(wish)
+        won = self._log.announce("promotion", envelope, data, inline_bytes=self._spec.publish.inline_bytes)
         newest = self._log.head
         number = newest.number if newest else head.number
         self._decisions.decide("promoted" if won else "kept", number, _duel(challenger))
