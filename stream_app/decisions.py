@@ -2,9 +2,9 @@
 
 import time
 
-import kafka
 import msgspec
 
+from stream_app import kafka_clients
 from stream_app.events import Decision
 
 Evidence = dict[str, float | int | str | bool | None]
@@ -20,7 +20,7 @@ class DecisionWriter:
 
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._topic = topic
-        self._producer = kafka.KafkaProducer(bootstrap_servers=bootstrap_servers.split(","))
+        self._producer = kafka_clients.producer(bootstrap_servers)
 
     def write(self, decision: Decision) -> None:
         """On record once the broker has it."""

@@ -12,11 +12,12 @@ from contextlib import closing
 from typing import Any
 
 import msgspec
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 
+from stream_app import kafka_clients
 from stream_app.errors import BrokerError, TopicError
 from stream_app.events import Topics
 from stream_app.logclient import LogClient
@@ -104,13 +105,8 @@ def committed_offsets(bootstrap_servers: str, topic: str, group: str) -> dict[in
         BrokerError: the broker does not answer.
     """
     try:
-        with closing(
-            KafkaAdminClient(
-                bootstrap_servers=bootstrap_servers.split(","),
-                bootstrap_timeout_ms=int(_ANSWER_S * 1000),
-            )
-        ) as admin:
-            found: dict[TopicPartition, Any] = admin.list_group_offsets(group)[group]
+        with closing(kafka_clients.admin(bootstrap_servers, bootstrap_timeout_ms=int(_ANSWER_S * 1000))) as client:
+            found: dict[TopicPartition, Any] = client.list_group_offsets(group)[group]
     except KafkaError as error:
         raise BrokerError(f"broker {bootstrap_servers!r}: {error}, wanted an answer") from error
     return {tp.partition: o.offset for tp, o in found.items() if tp.topic == topic and o.offset >= 0}

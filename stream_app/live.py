@@ -15,7 +15,6 @@ from typing import Literal
 
 import msgspec
 import numpy as np
-from kafka import KafkaAdminClient
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
@@ -23,6 +22,7 @@ from models.features import FeatureEncoder
 from models.runtime import Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
+from stream_app import kafka_clients
 from stream_app.errors import BrokerError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope, Fold, Variant
@@ -373,8 +373,8 @@ class _Contact:
         connect(bootstrap_servers)
         self._topic = topic
         with _broker_errors(bootstrap_servers):
-            self._admin = KafkaAdminClient(
-                bootstrap_servers=bootstrap_servers.split(","),
+            self._admin = kafka_clients.admin(
+                bootstrap_servers,
                 bootstrap_timeout_ms=int(ANSWER_S * 1000),
                 request_timeout_ms=int(ANSWER_S * 1000),
             )

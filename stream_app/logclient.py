@@ -6,7 +6,7 @@ from typing import Literal
 
 import kafka
 
-from stream_app import failpoints
+from stream_app import failpoints, kafka_clients
 from stream_app.errors import ModelLogError
 from stream_app.modellog import (
     Announcement,
@@ -38,10 +38,8 @@ class LogClient:
         start = beginning_offsets(bootstrap_servers, topic).get(0)
         if start is None:
             raise ModelLogError(f"topic {topic!r} does not exist; `stream-app worker` creates it")
-        self._consumer = kafka.KafkaConsumer(
-            bootstrap_servers=bootstrap_servers.split(","),
-            enable_auto_commit=False,
-            allow_auto_create_topics=False,
+        self._consumer = kafka_clients.consumer(
+            bootstrap_servers,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=50,
             max_partition_fetch_bytes=16 << 20,
@@ -84,9 +82,7 @@ class LogClient:
     def append(self, record: LogRecord, timeout_s: float = 10.0) -> int:
         """Write one record and return its offset, once the broker has acknowledged it."""
         if self._producer is None:
-            self._producer = kafka.KafkaProducer(
-                bootstrap_servers=self._bootstrap_servers.split(","), max_request_size=8 << 20
-            )
+            self._producer = kafka_clients.producer(self._bootstrap_servers, max_request_size=8 << 20)
         sent = self._producer.send(self._topic, encode_record(record), partition=0)
         self._producer.flush(timeout=timeout_s)
         return int(sent.get(timeout=timeout_s).offset)
@@ -145,7 +141,7 @@ class LogClient:
         if not self._can_trim or not self.fold.history:
             return False
         oldest, _ = self.fold.history[0]
-        admin = kafka.KafkaAdminClient(bootstrap_servers=self._bootstrap_servers.split(","))
+        admin = kafka_clients.admin(self._bootstrap_servers)
         try:
             admin.delete_records({self._tp: oldest})
         except kafka.errors.KafkaError as error:

@@ -17,6 +17,7 @@ import msgspec
 from kafka.errors import KafkaError
 
 from models.spec import ModelSpec
+from stream_app import kafka_clients
 from stream_app.broker import answers_metadata
 from stream_app.dashboard import view as dashboard
 from stream_app.errors import BrokerError, StreamAppError, TopicError
@@ -233,11 +234,7 @@ class _Decisions:
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         self._tp = kafka.TopicPartition(topic, 0)
         start = beginning_offsets(bootstrap_servers, topic)[0]
-        self._consumer: Any = kafka.KafkaConsumer(
-            bootstrap_servers=bootstrap_servers.split(","),
-            enable_auto_commit=False,
-            fetch_max_wait_ms=50,
-        )
+        self._consumer: Any = kafka_clients.consumer(bootstrap_servers, fetch_max_wait_ms=50)
         self._consumer.assign([self._tp])
         self._consumer.seek(self._tp, start)
 

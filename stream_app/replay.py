@@ -10,6 +10,7 @@ import numpy as np
 from models.features import FeatureEncoder
 from models.measure import Examples
 from models.spec import ModelSpec
+from stream_app import kafka_clients
 from stream_app.decode import Decoder, Event
 from stream_app.errors import BrokerError
 from stream_app.events import Topics
@@ -30,10 +31,8 @@ class Reader:
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._bootstrap_servers = bootstrap_servers
-        self._consumer = kafka.KafkaConsumer(
-            bootstrap_servers=bootstrap_servers.split(","),
-            enable_auto_commit=False,
-            allow_auto_create_topics=False,
+        self._consumer = kafka_clients.consumer(
+            bootstrap_servers,
             auto_offset_reset="earliest",  # of a range that was deleted in part, the rest still counts
             fetch_max_wait_ms=100,
             max_poll_records=5000,

@@ -14,6 +14,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
+from stream_app import kafka_clients
 from stream_app.errors import BrokerError, TopicError
 from stream_app.events import Topics
 
@@ -202,11 +203,11 @@ def _high_watermarks(consumer: KafkaConsumer, listed: dict[TopicPartition, int])
 @contextmanager
 def _admin(bootstrap_servers: str) -> Iterator[KafkaAdminClient]:
     with _broker_errors(bootstrap_servers):
-        admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers, bootstrap_timeout_ms=int(_WAIT_S * 1000))
+        client = kafka_clients.admin(bootstrap_servers, bootstrap_timeout_ms=int(_WAIT_S * 1000))
         try:
-            yield admin
+            yield client
         finally:
-            admin.close()
+            client.close()
 
 
 @contextmanager
@@ -217,10 +218,9 @@ def _assigned(bootstrap_servers: str, topic: str) -> Iterator[tuple[KafkaConsume
     _check_there([topic], found)
     tps = [TopicPartition(topic, p["partition_index"]) for p in found[topic]["partitions"]]
     with _broker_errors(bootstrap_servers):
-        consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap_servers,
+        consumer = kafka_clients.consumer(
+            bootstrap_servers,
             bootstrap_timeout_ms=int(_WAIT_S * 1000),
-            enable_auto_commit=False,
             fetch_max_wait_ms=10,  # an empty answer carries the high watermark too
             max_partition_fetch_bytes=1,  # brokers send one whole batch all the same
         )

@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from typing import Any
 
-import kafka
 import msgspec
 
 from models.spec import ModelSpec, parse_spec
+from stream_app import kafka_clients
 
 SPEC = """
 name = "{name}"
@@ -69,7 +69,7 @@ def records(examples: int, *, seed: int = 0, unlabelled: float = 0.1) -> list[di
 
 
 def produce(bootstrap_servers: str, topic: str, stream: Iterable[dict[str, Any]]) -> None:
-    producer = kafka.KafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=5)
+    producer = kafka_clients.producer(bootstrap_servers, linger_ms=5)
     for record in stream:
         producer.send(topic, msgspec.json.encode(record), key=record["key"].encode())
     producer.flush(timeout=30)
@@ -77,7 +77,7 @@ def produce(bootstrap_servers: str, topic: str, stream: Iterable[dict[str, Any]]
 
 
 def produce_raw(bootstrap_servers: str, topic: str, partition: int, values: list[bytes]) -> None:
-    producer = kafka.KafkaProducer(bootstrap_servers=bootstrap_servers)
+    producer = kafka_clients.producer(bootstrap_servers)
     for value in values:
         producer.send(topic, value, partition=partition)
     producer.flush(timeout=30)
@@ -86,7 +86,7 @@ def produce_raw(bootstrap_servers: str, topic: str, partition: int, values: list
 
 def produce_in_transaction(bootstrap_servers: str, topic: str, partition: int, values: list[bytes]) -> None:
     """One transaction: its marker takes the offset after the records."""
-    producer = kafka.KafkaProducer(bootstrap_servers=bootstrap_servers, transactional_id=f"{topic}-{partition}")
+    producer = kafka_clients.producer(bootstrap_servers, transactional_id=f"{topic}-{partition}")
     producer.init_transactions()
     producer.begin_transaction()
     for value in values:

@@ -21,11 +21,12 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import KafkaError
 from river import compose, linear_model, preprocessing
 
 from examples.flights.data import FlightFeatures
+from stream_app import kafka_clients
 from stream_app.score import BinaryScore
 
 SCORE_EVERY_LABELS = 1_000
@@ -150,10 +151,8 @@ def consume(bootstrap_servers: str, topic: str, *, wait_s: float = 60.0) -> Iter
         BaselineError: no broker, or no such topic within `wait_s`.
     """
     try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap_servers.split(","),
-            group_id=None,
-            enable_auto_commit=False,
+        consumer = kafka_clients.consumer(
+            bootstrap_servers,
             max_poll_records=5_000,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )

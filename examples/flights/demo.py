@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from rich.console import Console
 from rich.table import Table
 
 from examples.flights.baseline import write_json
 from models.spec import read_spec
+from stream_app import kafka_clients
 from stream_app.broker import free_port
 from stream_app.client import Predictions, StreamModelClient
 from stream_app.dashboard.view import Frame, show
@@ -293,7 +294,7 @@ def newest_flight(bootstrap_servers: str, topic: str) -> Figures:
         DemoError: there is none among the last 2,000 records.
     """
     end, tp = end_offsets(bootstrap_servers, topic)[0], TopicPartition(topic, 0)
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers.split(","), enable_auto_commit=False)
+    consumer = kafka_clients.consumer(bootstrap_servers)
     try:
         consumer.assign([tp])
         consumer.seek(tp, max(0, end - 2_000))

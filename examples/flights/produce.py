@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.codec import has_lz4
 from kafka.errors import KafkaError
 from kafka.partitioner.default import murmur2
@@ -36,6 +36,7 @@ from examples.flights.data import (
     load,
     stream,
 )
+from stream_app import kafka_clients
 
 BAD_AT = (100, 1_000, 5_000)
 """Good records before the first, second and third bad one; a shorter stream has them at its end."""
@@ -244,9 +245,7 @@ class LagGate:
     """Holds production back while a consumer group is too far behind the end of the topic."""
 
     def __init__(self, bootstrap_servers: str, topic: str, *, group: str, max_lag: int, stop: threading.Event) -> None:
-        self._consumer = KafkaConsumer(
-            bootstrap_servers=bootstrap_servers.split(","), group_id=group, enable_auto_commit=False
-        )
+        self._consumer = kafka_clients.consumer(bootstrap_servers, group_id=group)
         self._topic, self._max_lag, self._stop = topic, max_lag, stop
 
     def __call__(self, n_sent: int) -> None:
@@ -323,15 +322,14 @@ def _sender(bootstrap_servers: str, topic: str) -> Iterator[Sender]:
 
 
 def _producer(bootstrap_servers: str) -> Any:
-    return KafkaProducer(
-        bootstrap_servers=bootstrap_servers.split(","),
+    return kafka_clients.producer(
+        bootstrap_servers,
         compression_type="lz4" if has_lz4() else None,  # gzip comes with Python, but halves the rate
         batch_size=256 * 1024,
         linger_ms=20,
         max_block_ms=int(1000 * CONNECT_TIMEOUT_S),
         bootstrap_timeout_ms=int(1000 * CONNECT_TIMEOUT_S),
         delivery_timeout_ms=int(1000 * DELIVERY_TIMEOUT_S),
-        allow_auto_create_topics=False,
         metrics_enabled=False,
     )
 

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import TopicPartition
 
+from stream_app import kafka_clients
 from stream_app.broker import EmbeddedBroker, answers_metadata, free_port
 from stream_app.errors import BrokerError
 from stream_app.topics import create_topics
@@ -37,16 +38,14 @@ def gone_within(pid: int, wait_s: float) -> bool:
 def test_records_come_back(app_name: str) -> None:
     with EmbeddedBroker() as broker:
         create_topics(broker.bootstrap_servers, app_name, partitions=1, retention_s=60, max_record_bytes=1000)
-        with KafkaProducer(bootstrap_servers=broker.bootstrap_servers) as producer:
+        with kafka_clients.producer(broker.bootstrap_servers) as producer:
             for i in range(10):
                 producer.send(f"{app_name}.events", b"%d" % i)
             producer.flush()
-        consumer = KafkaConsumer(
-            f"{app_name}.events",
-            bootstrap_servers=broker.bootstrap_servers,
-            auto_offset_reset="earliest",
-            consumer_timeout_ms=5000,
+        consumer = kafka_clients.consumer(
+            broker.bootstrap_servers, auto_offset_reset="earliest", consumer_timeout_ms=5000
         )
+        consumer.assign([TopicPartition(f"{app_name}.events", 0)])
         got = [next(consumer).value for _ in range(10)]
         consumer.close()
     assert got == [b"%d" % i for i in range(10)]

@@ -3,9 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType
 
+from stream_app import kafka_clients
 from stream_app import topics as under_test
 from stream_app.broker import free_port
 from stream_app.errors import BrokerError, TopicError
@@ -20,7 +20,7 @@ def make(bootstrap_servers: str, name: str, partitions: int = 2) -> Topics:
 
 
 def partition_counts(bootstrap_servers: str, topics: Topics) -> dict[str, int]:
-    with KafkaAdminClient(bootstrap_servers=bootstrap_servers) as admin:
+    with kafka_clients.admin(bootstrap_servers) as admin:
         return {t["name"]: len(t["partitions"]) for t in admin.describe_topics(list(topics))}
 
 
@@ -52,7 +52,7 @@ def test_several_at_once(bootstrap_servers: str, app_name: str) -> None:
 
 def test_what_is_missing_is_added(bootstrap_servers: str, app_name: str) -> None:
     topics = Topics.of(app_name)
-    with KafkaAdminClient(bootstrap_servers=bootstrap_servers) as admin:
+    with kafka_clients.admin(bootstrap_servers) as admin:
         admin.create_topics({topics.events: {"num_partitions": 2}}, wait_for_metadata=True)
     before = topic_ids(bootstrap_servers, [topics.events])
     make(bootstrap_servers, app_name)
@@ -69,7 +69,7 @@ def test_other_partitions_are_refused(bootstrap_servers: str, app_name: str) -> 
 def test_a_recreated_topic_has_another_id(bootstrap_servers: str, app_name: str) -> None:
     topics = make(bootstrap_servers, app_name)
     before = topic_ids(bootstrap_servers, [topics.events])
-    with KafkaAdminClient(bootstrap_servers=bootstrap_servers) as admin:
+    with kafka_clients.admin(bootstrap_servers) as admin:
         admin.delete_topics([topics.events])
     with pytest.raises(TopicError, match=rf"topic '{topics.events}': is not there, wanted it created"):
         topic_ids(bootstrap_servers, [topics.events])
@@ -87,7 +87,7 @@ def test_offsets_after_batches(bootstrap_servers: str, app_name: str) -> None:
     """Of a last batch with many records the embedded broker's ListOffsets names the first."""
     topics = make(bootstrap_servers, app_name, partitions=4)
     wanted = {0: 1, 1: 500, 2: 0, 3: 3000}
-    with KafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=50) as producer:
+    with kafka_clients.producer(bootstrap_servers, linger_ms=50) as producer:
         for partition, count in wanted.items():
             for _ in range(count):
                 producer.send(topics.events, b"x" * 200, partition=partition)
@@ -99,7 +99,7 @@ def test_offsets_after_batches(bootstrap_servers: str, app_name: str) -> None:
 def test_offsets_after_one_batch_of_large_records(bootstrap_servers: str, app_name: str) -> None:
     """Larger than the fetch limit: the broker must send the batch all the same."""
     topics = make(bootstrap_servers, app_name, partitions=1)
-    with KafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=200, batch_size=900_000) as producer:
+    with kafka_clients.producer(bootstrap_servers, linger_ms=200, batch_size=900_000) as producer:
         for _ in range(10):
             producer.send(topics.events, b"x" * 65536)
         producer.flush()
@@ -108,7 +108,7 @@ def test_offsets_after_one_batch_of_large_records(bootstrap_servers: str, app_na
 
 def test_the_models_topic_takes_a_large_version(bootstrap_servers: str, app_name: str) -> None:
     topics = make(bootstrap_servers, app_name)
-    with KafkaProducer(bootstrap_servers=bootstrap_servers, max_request_size=4_000_000) as producer:
+    with kafka_clients.producer(bootstrap_servers, max_request_size=4_000_000) as producer:
         producer.send(topics.models, b"x" * 2_000_000).get(10)
     assert end_offsets(bootstrap_servers, topics.models) == {0: 1}
 
@@ -129,7 +129,7 @@ def test_no_broker_is_an_error(monkeypatch: pytest.MonkeyPatch, app_name: str) -
 def test_settings(apache_kafka: ApacheKafka, app_name: str) -> None:
     """Apache Kafka only: the embedded broker does not report topic settings."""
     topics = make(apache_kafka.bootstrap_servers, app_name)
-    with KafkaAdminClient(bootstrap_servers=apache_kafka.bootstrap_servers) as admin:
+    with kafka_clients.admin(apache_kafka.bootstrap_servers) as admin:
         reported = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, t) for t in topics])["topic"]
     keys = ("cleanup.policy", "retention.ms", "max.message.bytes")
     got = {t: tuple(str(reported[t][k]["value"]) for k in keys) for t in topics}
@@ -144,7 +144,7 @@ def test_settings(apache_kafka: ApacheKafka, app_name: str) -> None:
 
 def test_a_compacted_topic_is_refused(apache_kafka: ApacheKafka, app_name: str) -> None:
     models = Topics.of(app_name).models
-    with KafkaAdminClient(bootstrap_servers=apache_kafka.bootstrap_servers) as admin:
+    with kafka_clients.admin(apache_kafka.bootstrap_servers) as admin:
         admin.create_topics({models: {"num_partitions": 1, "configs": {"cleanup.policy": "compact"}}})
     said = rf"topic '{models}': cleanup.policy is 'compact', wanted 'delete'"
     with pytest.raises(TopicError, match=said):

@@ -8,11 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from typing import Any
 
 import msgspec
 import pytest
-from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka import TopicPartition
+from kafka.admin import NewTopic
 
 from examples.flights.data import (
     FeaturesRecord,
@@ -34,6 +35,7 @@ from examples.flights.produce import (
     paced,
     produce,
 )
+from stream_app import kafka_clients
 from tests.broker.apache_kafka import ApacheKafka
 
 
@@ -215,13 +217,13 @@ def test_gate_knows_the_lag(bootstrap_servers: str, app_name: str) -> None:
 
 
 def create_topic(bootstrap_servers: str, topic: str, n_partitions: int = 1) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap_servers)
+    admin = kafka_clients.admin(bootstrap_servers)
     admin.create_topics([NewTopic(topic, num_partitions=n_partitions, replication_factor=1)])
     admin.close()
 
 
-def reader(bootstrap_servers: str, topic: str, n_partitions: int = 1) -> KafkaConsumer:
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, consumer_timeout_ms=10_000)
+def reader(bootstrap_servers: str, topic: str, n_partitions: int = 1) -> Any:
+    consumer = kafka_clients.consumer(bootstrap_servers, consumer_timeout_ms=10_000)
     partitions = [TopicPartition(topic, number) for number in range(n_partitions)]
     consumer.assign(partitions)
     consumer.seek_to_beginning(*partitions)

@@ -6,10 +6,11 @@ import re
 from contextlib import closing
 
 import pytest
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import TopicPartition
 from kafka.structs import OffsetAndMetadata
 from rich.console import Console
 
+from stream_app import kafka_clients
 from stream_app import lag as lags
 from stream_app.errors import BrokerError, TopicError
 from stream_app.events import Topics
@@ -33,7 +34,7 @@ def create(bootstrap_servers: str, name: str) -> None:
 
 
 def produce(bootstrap_servers: str, topics: Topics, *counts: int) -> None:
-    with closing(KafkaProducer(bootstrap_servers=bootstrap_servers, linger_ms=50)) as producer:
+    with closing(kafka_clients.producer(bootstrap_servers, linger_ms=50)) as producer:
         for partition, count in enumerate(counts):
             for _ in range(count):
                 producer.send(topics.events, b"{}", partition=partition)
@@ -42,9 +43,7 @@ def produce(bootstrap_servers: str, topics: Topics, *counts: int) -> None:
 
 def commit(bootstrap_servers: str, topics: Topics, offset: int) -> None:
     tp = TopicPartition(topics.events, 0)
-    with closing(
-        KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id="g", enable_auto_commit=False)
-    ) as consumer:
+    with closing(kafka_clients.consumer(bootstrap_servers, group_id="g")) as consumer:
         consumer.assign([tp])
         consumer.commit({tp: OffsetAndMetadata(offset, "", -1)})
 
@@ -89,7 +88,7 @@ def test_deleted_records_are_named(apache_kafka: object, app_name: str) -> None:
     create(servers, app_name)
     topics = Topics.of(app_name)
     produce(servers, topics, 10, 4)
-    with closing(KafkaAdminClient(bootstrap_servers=servers)) as admin:
+    with closing(kafka_clients.admin(servers)) as admin:
         admin.delete_records({TopicPartition(topics.events, 0): 8})
     wanted = (
         "partition 0: begins at offset 8, wanted at most 6, the next one for version 3; "

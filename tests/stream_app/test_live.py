@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from kafka import KafkaAdminClient
 
 from models.features import FeatureError
 from models.snapshot import pack, unpack
 from models.spec import ModelSpec
+from stream_app import kafka_clients
 from stream_app import live as under_test
 from stream_app.broker import EmbeddedBroker, free_port
 from stream_app.errors import ModelLogError
@@ -338,7 +338,7 @@ def test_a_topic_that_is_deleted(embedded: str, app_name: str, monkeypatch: pyte
         writer.version(0.3)
     with following(embedded, app_name) as follower:
         until(lambda: number(follower) == 1)
-        with KafkaAdminClient(bootstrap_servers=embedded) as admin:
+        with kafka_clients.admin(embedded) as admin:
             admin.delete_topics([f"{app_name}.models"])
         until(lambda: re.search("is not there|was recreated", follower.waiting_for))
         assert score(follower.live) == 0.3

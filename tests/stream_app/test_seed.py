@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from models.spec import Numeric
+from stream_app import kafka_clients
 from stream_app.errors import EpochError, RegistryError
 from stream_app.events import DeadLetter
 from stream_app.seed import Seeded
@@ -148,7 +149,7 @@ def test_a_recreated_events_topic_is_told_apart_from_lag(line: Line) -> None:
 
 
 def recreate_events(line: Line) -> None:
-    admin = kafka.KafkaAdminClient(bootstrap_servers=line.bootstrap_servers)
+    admin = kafka_clients.admin(line.bootstrap_servers)
     admin.delete_topics([line.topics.events])
     admin.close()
     create_topics(line.bootstrap_servers, line.spec.name, partitions=2, retention_s=86_400, max_record_bytes=65_536)
@@ -219,7 +220,7 @@ def kafka_line(apache_kafka: ApacheKafka, app_name: str, tmp_path: Path) -> Iter
 
 
 def delete_records(line: Line, topic: str, before: dict[int, int]) -> None:
-    admin = kafka.KafkaAdminClient(bootstrap_servers=line.bootstrap_servers)
+    admin = kafka_clients.admin(line.bootstrap_servers)
     admin.delete_records({kafka.TopicPartition(topic, p): offset for p, offset in before.items()})
     admin.close()
 

@@ -6,10 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import kafka
 import msgspec
 import pytest
 
+from stream_app import kafka_clients
 from stream_app.errors import EpochError
 from stream_app.events import DeadLetter
 from stream_app.modellog import Envelope
@@ -109,7 +109,7 @@ def test_old_offsets_of_a_recreated_topic_end_the_worker(line: Line) -> None:
             await mine.published()
             await mine.worker.take(0, old[:10])  # left over from before a seek: nothing happens
             mine.worker._ids_due_s = 0.0
-            admin = kafka.KafkaAdminClient(bootstrap_servers=line.bootstrap_servers)
+            admin = kafka_clients.admin(line.bootstrap_servers)
             admin.delete_topics([line.topics.events])
             admin.close()
             create_topics(

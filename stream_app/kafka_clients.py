@@ -1,0 +1,102 @@
+"""kafka-python's clients, made so that they end whole: bootstrap servers -> [client] -> topics, produce, read back.
+
+Three things kafka-python 3.0 leaves open: a constructor that fails, because the broker hangs, leaves a thread and
+three files behind at every attempt; a connection that fails, or is given up, leaves its socket; so does a client
+that is closed while it writes. A server that waits for its broker would run out of files within the hour.
+"""
+
+import selectors
+import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.net.compat import KafkaNetClient
+from kafka.net.inet import KafkaNetSocket
+
+T = TypeVar("T")
+
+
+def admin(bootstrap_servers: str, **config: Any) -> KafkaAdminClient:
+    """An admin client.
+
+    Args:
+        bootstrap_servers: ``host:port``, several with commas.
+        config: as ``kafka.KafkaAdminClient`` documents it.
+
+    Raises:
+        KafkaError: no broker answers within ``bootstrap_timeout_ms``.
+    """
+    return _whole(KafkaAdminClient, bootstrap_servers, config)
+
+
+def consumer(bootstrap_servers: str, **config: Any) -> KafkaConsumer:
+    """A consumer that commits nothing on its own and creates no topic; otherwise as ``admin``."""
+    settings = {"enable_auto_commit": False, "allow_auto_create_topics": False} | config
+    return _whole(KafkaConsumer, bootstrap_servers, settings)
+
+
+def producer(bootstrap_servers: str, **config: Any) -> KafkaProducer:
+    """An idempotent producer that creates no topic; otherwise as ``admin``."""
+    return _whole(KafkaProducer, bootstrap_servers, {"allow_auto_create_topics": False} | config)
+
+
+def _whole(kind: Callable[..., T], bootstrap_servers: str, config: dict[str, Any]) -> T:
+    """The client, or nothing of it."""
+    begun: list[KafkaNetClient] = []
+
+    def begin(**settings: Any) -> KafkaNetClient:
+        begun.append(KafkaNetClient(**settings))
+        return begun[-1]
+
+    try:
+        return kind(
+            bootstrap_servers=bootstrap_servers.split(","),
+            kafka_client=begin,
+            proxy_url=f"{_DIRECT}://",
+            selector=_ClosingSelector,
+            **config,
+        )
+    except BaseException:
+        for client in begun:
+            client.close()
+        raise
+
+
+_DIRECT = "stream-app-direct"
+"""kafka-python finds the class that connects by the scheme of its proxy."""
+
+
+class _ClosingSocket(KafkaNetSocket):  # type: ignore[misc]
+    """Connects without a proxy, or closes the socket."""
+
+    SCHEMES = (_DIRECT,)
+
+    async def sock_connect(self, net: Any, sock: socket.socket, *address: Any, **limits: Any) -> socket.socket:
+        try:
+            connected: socket.socket = await super().sock_connect(net, sock, *address, **limits)
+        except BaseException:  # GeneratorExit too: the client was closed meanwhile
+            sock.close()
+            raise
+        return connected
+
+
+class _ClosingSelector(selectors.DefaultSelector):
+    """Closes, when the client is closed, the sockets that were waited for last and that nobody closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._let_go: set[Any] = set()
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        self._let_go.add(fileobj)
+        return super().unregister(fileobj)
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self._let_go.clear()  # the loop goes on: whoever needs them has them
+        return super().select(timeout)
+
+    def close(self) -> None:
+        for fileobj in self._let_go:
+            fileobj.close()
+        super().close()
