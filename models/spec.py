@@ -34,6 +34,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     retention_s: int = 604800
     """Wall clock; how long the broker keeps events and predictions."""
     max_record_bytes: int = 65536
+    """A larger event is a dead letter; it would have to be read again for as long as its label is waited for."""
     ahead_s: float = 86400.0
     """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter."""
 

@@ -58,7 +58,7 @@ class Decoder:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        self._ahead_s = spec.stream.ahead_s
+        self._ahead_s, self._largest = spec.stream.ahead_s, spec.stream.max_record_bytes
         self._classes = {c: float(i) for i, c in enumerate(spec.label.classes)}
         self._label_text = spec.label.name
         self._event = _event_type(spec)
@@ -100,6 +100,10 @@ class Decoder:
             return error
 
     def _checked(self, record: Record, e: Any) -> Event:
+        if (size := len(record.value or b"")) > self._largest:
+            raise DecodeError(
+                f"event {e.id[:LONGEST_ID]!r}: {size} bytes, wanted at most {self._largest} (stream.max_record_bytes)"
+            )
         if not 0 < len(e.id) <= LONGEST_ID:
             raise DecodeError(f"'id' has {len(e.id)} characters, wanted 1 to {LONGEST_ID}")
         time_s = row = target = label_time_s = None

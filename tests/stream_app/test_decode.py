@@ -182,6 +182,14 @@ def test_times_long_past_are_welcome(time: float) -> None:
     assert event_of(features(time=time)).time_s == time
 
 
+def test_records_larger_than_the_stream_allows_are_set_aside() -> None:
+    size = len(json.dumps(features(note="")))
+    assert event_of(features(note="x" * (65_536 - size)))
+    assert "65537 bytes, wanted at most 65536 (stream.max_record_bytes)" in reason_of(
+        features(note="x" * (65_537 - size))
+    )
+
+
 def test_without_a_kafka_timestamp_no_time_is_too_far_ahead() -> None:
     assert event_of(features(time=1e12), timestamp_s=-0.001).time_s == 1e12
 
