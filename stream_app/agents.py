@@ -105,9 +105,9 @@ def _consumer(app: WorkerApp, events: str) -> Consumer:
         assigned = mine.assignment()
         wanted = {tp: o for p, o in offsets.items() if (tp := TP(events, p)) in assigned}
         try:
-            await mine._commit(wanted)
+            await mine.tell(wanted)
         except Exception as error:  # only for other people's lag monitors
-            log.info("commit of %s failed: %s", wanted, error)
+            log.info("commit of %s failed: %r", wanted, error)
 
     return Consumer(seek, commit)
 

@@ -11,10 +11,12 @@ Chunks are handed out round robin over the partitions, so none starves. A messag
 last record. Use ``acks=False`` on the topic: the gap between messages is no gap.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Any
 
 import faust
+from aiokafka import TopicPartition
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -22,6 +24,7 @@ Records = Sequence[Any]
 """Of aiokafka.ConsumerRecord."""
 
 LARGEST_CHUNK = 1024
+TELL_S = 5.0
 
 
 def round_robin(fetched: Mapping[TP, Records], chunk: int) -> Iterator[tuple[TP, Records]]:
@@ -68,6 +71,20 @@ class Consumer(driver.Consumer):
         if positions:
             await self.seek_wait(positions)
             self._read_offset.update({tp: o - 1 if o else None for tp, o in positions.items()})
+
+    async def tell(self, positions: Mapping[TP, int]) -> None:
+        """Commit offsets that only onlookers read. Faust's own commit would crash the app where the group refuses.
+
+        Raises:
+            KafkaError: the group refuses, as after a rebalance.
+            TimeoutError: its coordinator does not answer; aiokafka would ask for ever.
+        """
+        await self._thread.call_thread(self._tell, positions)
+
+    async def _tell(self, positions: Mapping[TP, int]) -> None:
+        consumer: Any = self._thread._ensure_consumer()
+        offsets = {TopicPartition(tp.topic, tp.partition): o for tp, o in positions.items()}
+        await asyncio.wait_for(consumer.commit(offsets), TELL_S)
 
 
 class Transport(driver.Transport):

@@ -58,6 +58,8 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     offset: int
+    topic_id: str = ""
+    """The id that the broker gave the topic: one that is created anew counts from 0 again."""
     reason: str
     value: bytes
     """The record as it came (base64 in the JSON)."""

@@ -118,7 +118,7 @@ class Core:
         return out
 
     def _cut(self, records: Sequence[Record]) -> Iterator[list[Record]]:
-        """Steps end at multiples of batch_records, so that a replay cuts alike whatever the fetches are."""
+        """Steps end at multiples of batch_records at the latest, and where the records in hand end."""
         size = self.spec.learner.batch_records
         return (list(step) for _, step in groupby(records, key=lambda r: r.offset // size))
 
@@ -235,9 +235,18 @@ class Core:
     # --- at rest ----------------------------------------------------------------------------------------
 
     def start(self, offsets: dict[int, int]) -> None:
-        """Begin at these offsets with nothing remembered."""
+        """Begin further partitions at these offsets, with nothing remembered."""
         for p, offset in offsets.items():
             self.partitions[p] = Partition(LabelJoin(self.spec.label.wait_s), offset)
+
+    def stand(self, envelope: Envelope) -> None:
+        """Stand where a version stands, having learned nothing of it; what it remembers comes by ``rebuild``."""
+        self.partitions = {}
+        for p, next_offset in envelope.offsets.items():
+            _, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
+            count, xor = envelope.ledger.get(p, (0, 0))
+            join: LabelJoin[RowAt] = LabelJoin(self.spec.label.wait_s, clock_s)
+            self.partitions[p] = Partition(join, next_offset, {}, count, xor)
 
     def state(self) -> Arrays:
         """All learned state as arrays, copied; what waits for labels is in the events topic already."""
@@ -256,23 +265,18 @@ class Core:
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
-        self.partitions = {}
-        for p, next_offset in envelope.offsets.items():
-            _, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
-            count, xor = envelope.ledger.get(p, (0, 0))
-            join: LabelJoin[RowAt] = LabelJoin(self.spec.label.wait_s, clock_s)
-            self.partitions[p] = Partition(join, next_offset, {}, count, xor)
+        self.stand(envelope)
 
-    def rebuild(self, partition: int, records: Sequence[Record], recorded: dict[int, Said]) -> None:
+    def rebuild(self, partition: int, batches: Iterable[Sequence[Record]], recorded: dict[int, Said]) -> None:
         """Remember again what waited: run the join over [replay_from, next_offset) and drop what comes out.
 
         Args:
             partition: as loaded.
-            records: the events topic from ``replay_from`` up to ``next_offset``.
+            batches: the events topic from ``replay_from`` up to ``next_offset``.
             recorded: what the predictions topic says, from ``predictions_from`` to its end.
         """
         state = self.partitions[partition]
-        for step in self._cut(records):
+        for step in (step for records in batches for step in self._cut(records)):
             events, _ = self._decoder.decode(step)
             self._join(state, events, self._remember(recorded, [e for e in events if e.row is not None]))
         state.join.expired = state.join.orphans = state.join.ignored = 0

@@ -48,7 +48,6 @@ class LogClient:
         self._consumer.assign([self._tp])
         self._consumer.seek(self._tp, start)
         self._next = start
-        self._can_trim = True
         self.fold = Fold(start)
 
     @property
@@ -64,20 +63,25 @@ class LogClient:
         batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         return [c for r in batches.get(self._tp, ()) if (c := self._apply(r.offset, r.value))]
 
-    def catch_up(self, timeout_s: float = 30.0) -> None:
+    def catch_up(self, silence_s: float = 30.0) -> None:
         """Fold to the end offset that the log has now (rule 17).
 
+        Args:
+            silence_s: how long the broker may deliver nothing, though more is there.
+
         Raises:
-            ModelLogError: the broker did not deliver it in time.
+            ModelLogError: it delivered nothing for longer.
         """
         end = end_offsets(self._bootstrap_servers, self._topic)[0]
-        deadline = time.monotonic() + timeout_s
-        while self.position() < end:
-            if time.monotonic() > deadline:
-                raise ModelLogError(
-                    f"{self._topic}: read up to offset {self.position()} in {timeout_s:g} s, wanted {end}"
-                )
+        at, moved_s = self.position(), time.monotonic()
+        while at < end:
             self.poll(0.1)
+            if self.position() > at:
+                at, moved_s = self.position(), time.monotonic()
+            elif time.monotonic() - moved_s > silence_s:
+                raise ModelLogError(
+                    f"{self._topic}: nothing came for {silence_s:g} s at offset {at}, wanted up to {end}"
+                )
 
     def append(self, record: LogRecord, timeout_s: float = 10.0) -> int:
         """Write one record and return its offset, once the broker has acknowledged it."""
@@ -138,18 +142,16 @@ class LogClient:
         Returns:
             False if the broker cannot (the embedded one cannot, and its log is gone with it anyway).
         """
-        if not self._can_trim or not self.fold.history:
+        if not self.fold.history:
             return False
         oldest, _ = self.fold.history[0]
-        admin = kafka_clients.admin(self._bootstrap_servers)
         try:
-            admin.delete_records({self._tp: oldest})
+            with kafka_clients.admin(self._bootstrap_servers) as client:
+                client.delete_records({self._tp: oldest})
         except kafka.errors.KafkaError as error:
-            self._can_trim = False
             log.info("%s is not trimmed: %s", self._topic, error)
-        finally:
-            admin.close()
-        return self._can_trim
+            return False
+        return True
 
     def _apply(self, at: int, value: bytes) -> Change | None:
         if at > self._next:  # the log was trimmed past our position: fold what is left of it

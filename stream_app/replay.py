@@ -22,6 +22,8 @@ from stream_app.topics import beginning_offsets, end_offsets
 
 log = logging.getLogger("stream_app.replay")
 
+FARTHEST_BACK = 8192
+"""Records of the predictions topic that are searched for labelled examples; each speaks of up to a fetch's events."""
 SILENCE_S = 20.0
 """A broker that delivers nothing for so long, though more is there, is given up."""
 
@@ -101,11 +103,17 @@ class Reader:
 def rebuild(core: Core, envelope: Envelope, reader: Reader, topics: Topics) -> dict[int, Trail]:
     """Give a core that was loaded from ``envelope`` back what waited for labels (rules 5, 9)."""
     trails = {}
-    for p, next_offset in envelope.offsets.items():
+    for p in envelope.offsets:
         recorded, trails[p] = reader.said(topics.predictions, p, envelope.predictions_from.get(p, 0))
-        start, _ = envelope.replay_from.get(p, (next_offset, 0.0))
-        core.rebuild(p, reader.range(topics.events, p, start, next_offset), recorded)
+        core.rebuild(p, remembered(reader, topics, envelope, p), recorded)
     return trails
+
+
+def remembered(reader: Reader, topics: Topics, envelope: Envelope, partition: int) -> Iterator[list[Any]]:
+    """The records from which a version's join is rebuilt, in batches."""
+    end = envelope.offsets[partition]
+    start, _ = envelope.replay_from.get(partition, (end, 0.0))
+    return reader.read(topics.events, partition, start, end)
 
 
 def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: Envelope, rows: int) -> Examples:
@@ -113,13 +121,14 @@ def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: E
     found: list[Examples] = []
     for p, next_offset in envelope.offsets.items():
         share, back = max(1, rows // len(envelope.offsets)), 32
+        end = reader.end(topics.predictions, p)
         while True:
-            start = max(0, envelope.predictions_from.get(p, 0) - back)
+            start = max(0, end - back)
             recorded, _ = reader.said(topics.predictions, p, start)
             first = min(recorded, default=next_offset)
             records = reader.range(topics.events, p, first, next_offset) if first < next_offset else []
             examples = _joined(spec, records, recorded)
-            if len(examples.target) >= share or start == 0:
+            if len(examples.target) >= share or start == 0 or back >= FARTHEST_BACK:
                 break
             back *= 4
         found.append(examples.part(slice(-share, None)))

@@ -3,8 +3,9 @@
 Blocking calls, all made by one thread. Rules 14 to 19 of the protocol live here.
 """
 
+import logging
 import time
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -12,7 +13,7 @@ from models.snapshot import Arrays
 from models.spec import ModelSpec, fit_problem, from_json, signature
 from models.torch_learner import TorchLearner
 from stream_app import failpoints, replay, versions
-from stream_app.errors import EpochError, RegistryError
+from stream_app.errors import EpochError, RegistryError, StreamAppError
 from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
@@ -21,6 +22,10 @@ from stream_app.predictions import Trail
 from stream_app.registry import Registry
 from stream_app.topics import beginning_offsets, end_offsets, topic_ids
 
+log = logging.getLogger("stream_app.seed")
+
+T = TypeVar("T")
+CHECK_HEAD_S = 30.0
 OnMismatch = Literal["refuse", "keep", "fresh"]
 
 CHOICE = (
@@ -46,7 +51,7 @@ class Seeder:
         spec: of the model; the head must fit it.
         bootstrap_servers: of the broker that has the model's topics.
         registry: holds the artefacts.
-        on_mismatch: what to do if the head fits neither spec nor topics.
+        on_mismatch: what to do if the head does not fit the spec or the topics.
     """
 
     def __init__(self, spec: ModelSpec, *, bootstrap_servers: str, registry: Registry, on_mismatch: OnMismatch) -> None:
@@ -56,7 +61,7 @@ class Seeder:
         self._log = LogClient(bootstrap_servers, self._topics.models)
         self._reader = replay.Reader(bootstrap_servers)
         self._ids = topic_ids(bootstrap_servers, (self._topics.events, self._topics.predictions))
-        self._checked_head = ""
+        self._checked = ("", 0.0)
         self._published = 0
 
     def close(self) -> None:
@@ -72,22 +77,36 @@ class Seeder:
             EpochError: head, spec and topics do not fit together, and nobody chose what to do.
         """
         self._log.catch_up()
-        head = self._log.head or self._begin()
-        problem = self._problem(head)
-        if problem:
-            if self._on_mismatch == "refuse":
-                raise EpochError(problem + CHOICE)
-            head = self._new_epoch(head, keep=self._on_mismatch == "keep")
-        arrays = self._head_arrays()
-        head = self._log.head or head
+        head, arrays = self._fitting_head()
+        self._say_hyper(head)
         core = self._core(head.hyper)
         core.load(arrays, head)
         trails = replay.rebuild(core, head, self._reader, self._topics)
         return Seeded(core, head, trails, self._written_letters(head))
 
+    def _fitting_head(self) -> tuple[Envelope, Arrays]:
+        """The head, once it fits and can be read; a rival may move it meanwhile, which begins the search anew."""
+        while True:
+            head = self._log.head or self._begin()
+            if problem := self._problem(head):
+                if self._on_mismatch == "refuse":
+                    raise EpochError(problem + CHOICE)
+                log.warning("a new epoch begins (--on-mismatch %s): %s", self._on_mismatch, problem)
+                self._new_epoch(head, keep=self._on_mismatch == "keep")
+                continue
+            arrays = self._head_arrays()
+            if self._log.head is not None and self._log.head.id == head.id:
+                return self._log.head, arrays
+
     def _core(self, hyper: Hyper | None = None) -> Core:
         rates = (hyper.learning_rate, hyper.half_life_events) if hyper else (None, None)
         return Core(self.spec, TorchLearner(self.spec, learning_rate=rates[0], half_life_events=rates[1]))
+
+    def _say_hyper(self, head: Envelope) -> None:
+        optimiser, blend, mine = self.spec.optimiser, self.spec.blend, head.hyper
+        given = Hyper(learning_rate=optimiser.learning_rate, half_life_events=blend.half_life_events)
+        if mine != given:
+            log.info("version %d goes on with its own %s; the spec's %s is for fresh epochs", head.number, mine, given)
 
     def _problem(self, head: Envelope) -> str:
         """Why the head cannot go on here; empty if it can."""
@@ -142,51 +161,95 @@ class Seeder:
     # --- beginnings ---------------------------------------------------------------------------------------
 
     def _begin(self) -> Envelope:
-        """The first version of an empty log."""
+        """The first version of an empty log.
+
+        Whoever died between making it durable and announcing it is followed: then the registry holds a version of
+        these very topics.
+        """
         if self._log.fold.log_start:
             raise EpochError(
                 f"{self._topics.models} was trimmed past its head: it begins at offset {self._log.fold.log_start}, "
                 "and what is left does not say which version that was; delete the topic" + CHOICE
             )
         found = versions.newest_readable(self._registry)
+        if found is not None and found[0].topic_ids == self._ids:
+            self._announce("version", msgspec.structs.replace(found[0], parent=None), b"")
+            return self._read_head()
         if found is not None and self._on_mismatch == "refuse":
             raise EpochError(
                 f"the log of {self.spec.name!r} is empty, but {self._registry.url} holds version {found[0].number}: "
                 "the broker lost its log (an embedded one keeps it in memory only), or this is another broker" + CHOICE
             )
+        if found is not None and self._on_mismatch == "keep":
+            core, trails = self._kept(*found)
+        else:
+            core, trails = self._core(), {}
+        self._publish_core(core, trails, None, "version", epoch=1)
+        return self._read_head()
+
+    def _read_head(self) -> Envelope:
+        head = self._log.head
+        assert head is not None, "what was announced was read back, or a rival's was"
+        return head
+
+    def _new_epoch(self, head: Envelope, *, keep: bool) -> None:
+        """Begin anew behind ``head``, from what can be kept of it or from nothing."""
+        if keep:
+            fits = head.signature == signature(self.spec)
+            core, trails = self._kept(head, self._head_arrays() if fits else None)
+        else:
+            core, trails = self._core(), {}
+        self._publish_core(core, trails, head, "epoch", epoch=head.epoch + 1)
+
+    def _kept(self, head: Envelope, arrays: Arrays | None) -> tuple[Core, dict[int, Trail]]:
+        """What ``head`` learned, if its arrays fit, and what waits, wherever its offsets still mean something."""
+        usable = self._usable(head)
+        if arrays is not None and head.signature == signature(self.spec):
+            core = self._core(head.hyper)
+            core.load(arrays, usable)
+            return core, replay.rebuild(core, usable, self._reader, self._topics)
         core = self._core()
-        if found is not None and self._on_mismatch == "keep" and found[0].signature == signature(self.spec):
-            core.load(found[1], found[0])
-        core.start(beginning_offsets(self._bootstrap_servers, self._topics.events))
-        return self._publish_core(core, None, "version", epoch=1)
+        core.stand(usable)
+        for p in usable.offsets:  # what another model said of them is not what this one says
+            core.rebuild(p, replay.remembered(self._reader, self._topics, usable, p), {})
+        return core, {}
 
-    def _new_epoch(self, head: Envelope, *, keep: bool) -> Envelope:
-        """Begin anew behind ``head``: with what it learned if that fits, at its offsets if they still mean anything."""
-        core = self._core(head.hyper)
-        fits = head.signature == signature(self.spec)
-        if keep and fits:
-            core.load(self._head_arrays(), head)
-        core.start(self._usable(head if keep else None))
-        return self._publish_core(core, head, "epoch", epoch=head.epoch + 1)
+    def _usable(self, head: Envelope) -> Envelope:
+        """``head`` without the partitions that were recreated, lost records it has seen, or lost some it has not."""
+        events, predictions = self._topics.events, self._topics.predictions
+        begins = beginning_offsets(self._bootstrap_servers, events)
+        ends = end_offsets(self._bootstrap_servers, events)
+        same = {t for t, id_ in head.topic_ids.items() if self._ids.get(t) == id_}
+        usable = {p for p, b in begins.items() if events in same and b <= head.offsets.get(p, -1) <= ends[p]}
 
-    def _usable(self, head: Envelope | None) -> dict[int, int]:
-        begins = beginning_offsets(self._bootstrap_servers, self._topics.events)
-        ends = end_offsets(self._bootstrap_servers, self._topics.events)
-        same = head is not None and head.topic_ids.get(self._topics.events) == self._ids[self._topics.events]
-        if head is None or not same:
-            return begins
-        wanted = {p: head.offsets.get(p, b) for p, b in begins.items()}
-        return {p: o if begins[p] <= o <= ends[p] else begins[p] for p, o in wanted.items()}
+        def cut(values: dict[int, T]) -> dict[int, T]:
+            return {p: value for p, value in values.items() if p in usable}
+
+        return msgspec.structs.replace(
+            head,
+            offsets=cut(head.offsets),
+            replay_from=cut(head.replay_from),
+            ledger=cut(head.ledger),
+            predictions_from=cut(head.predictions_from) if predictions in same else {},
+        )
 
     def _publish_core(
-        self, core: Core, parent: Envelope | None, kind: Literal["version", "epoch"], *, epoch: int
-    ) -> Envelope:
-        predictions = end_offsets(self._bootstrap_servers, self._topics.predictions)
-        envelope, data = self._write(versions.snapshot(core), parent, epoch, predictions)
+        self,
+        core: Core,
+        trails: dict[int, Trail],
+        parent: Envelope | None,
+        kind: Literal["version", "epoch"],
+        *,
+        epoch: int,
+    ) -> None:
+        """Announce a core as a beginning; partitions that it does not know yet begin at their first record."""
+        begins = beginning_offsets(self._bootstrap_servers, self._topics.events)
+        core.start({p: begin for p, begin in begins.items() if p not in core.partitions})
+        taken = versions.snapshot(core)
+        ends = end_offsets(self._bootstrap_servers, self._topics.predictions)
+        said_from = {p: trails[p].start(taken.replay_from[p][0]) if p in trails else end for p, end in ends.items()}
+        envelope, data = self._write(taken, parent, epoch, said_from)
         self._announce(kind, envelope, data)
-        head = self._log.head
-        assert head is not None
-        return head
 
     # --- versions -----------------------------------------------------------------------------------------
 
@@ -195,7 +258,6 @@ class Seeder:
     ) -> tuple[Envelope, bool]:
         """Make a snapshot durable and announce it; returns the head then, and whether that is it."""
         envelope, data = self._write(taken, parent, parent.epoch, predictions_from)
-        failpoints.reach("written")
         won = self._announce("version", envelope, data)
         head = self._log.head
         assert head is not None
@@ -205,7 +267,7 @@ class Seeder:
     def _write(
         self, taken: versions.Snapshot, parent: Envelope | None, epoch: int, predictions_from: dict[int, int]
     ) -> tuple[Envelope, bytes]:
-        return versions.write(
+        made = versions.write(
             self.spec,
             taken,
             self._registry,
@@ -215,6 +277,8 @@ class Seeder:
             topic_ids=self._ids,
             created_s=time.time(),
         )
+        failpoints.reach("written")
+        return made
 
     def _announce(self, kind: Literal["version", "epoch"], envelope: Envelope, data: bytes) -> bool:
         return self._log.announce(kind, envelope, data, inline_bytes=self.spec.publish.inline_bytes)
@@ -236,13 +300,14 @@ class Seeder:
         return self._log.head
 
     def mend_head(self) -> bool:
-        """While idle: see that the head's artefact can be read; if not, restore (rule 19).
+        """While idle: see now and then that the head's artefact can be read; if not, restore (rule 19).
 
         Returns:
             True if another version had to become the head.
         """
-        head = self._log.head
-        if head is None or head.id == self._checked_head:
+        head, now_s = self._log.head, time.monotonic()
+        checked, at_s = self._checked
+        if head is None or (head.id == checked and now_s - at_s < CHECK_HEAD_S):
             return False
         try:
             versions.read_version(head, self._registry)
@@ -252,7 +317,7 @@ class Seeder:
                 self._head_arrays()
                 return True
             self._registry.write(versions.FOLDER, versions.SUFFIX, inline)  # the same content, so the same name
-        self._checked_head = head.id
+        self._checked = (head.id, now_s)
         return False
 
     def look(self, partition: int, offset: int) -> tuple[int, int | None]:
@@ -281,15 +346,27 @@ class Seeder:
         found = topic_ids(self._bootstrap_servers, self._ids)
         for topic, id_ in self._ids.items():
             if found[topic] != id_:
-                raise EpochError(f"topic {topic} was created anew (its id was {id_}, is {found[topic]})" + CHOICE)
+                text = f"topic {topic} was created anew (its id was {id_}, is {found[topic]})"
+                raise self.refusal(EpochError(text + CHOICE))
+
+    def refusal(self, error: StreamAppError) -> StreamAppError:
+        """As it is while nobody has chosen; where someone has, a restart goes by that choice."""
+        if self._on_mismatch != "refuse":
+            error.exit_code = 1
+        return error
+
+    @property
+    def events_id(self) -> str:
+        """The broker's id of the events topic."""
+        return self._ids[self._topics.events]
 
     def _written_letters(self, head: Envelope) -> set[tuple[int, int]]:
         """Those about records that ``head`` has not seen: only these may be met again."""
         topic = self._topics.dead_letters
         found = set()
         for batch in self._reader.read(topic, 0, self._reader.begin(topic, 0), self._reader.end(topic, 0)):
-            letters = (_letter(r.value) for r in batch)
-            found |= {(d.partition, d.offset) for d in letters if d and d.offset >= head.offsets.get(d.partition, 0)}
+            letters = (d for r in batch if (d := _letter(r.value)) and d.topic_id == self.events_id)
+            found |= {(d.partition, d.offset) for d in letters if d.offset >= head.offsets.get(d.partition, 0)}
         return found
 
 

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -32,6 +32,8 @@ log = logging.getLogger("stream_app.worker")
 
 T = TypeVar("T")
 CHECK_IDS_S = 10.0
+PUBLISH_S = 120.0
+"""Every step of publishing has a limit of its own, but for a registry that hangs."""
 KEEP_LETTER_BYTES = 65_536
 KEEP_REASON_CHARACTERS = 1_000
 """A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
@@ -41,7 +43,7 @@ class Consumer(NamedTuple):
     """What the worker asks of whoever consumes for it. Keys are partitions of the events topic."""
 
     seek: Callable[[Mapping[int, int]], Awaitable[None]]
-    commit: Callable[[Mapping[int, int]], Awaitable[None]]
+    commit: Callable[[Mapping[int, int]], Coroutine[Any, Any, None]]
 
 
 class _Sent(NamedTuple):
@@ -79,6 +81,8 @@ class Worker:
         self._sent: list[_Sent] = []
         self._letter_acks: list[asyncio.Future[Any]] = []
         self._publishing: asyncio.Task[None] | None = None
+        self._publishing_since_s = 0.0
+        self._committing: asyncio.Task[None] | None = None
         self._published: dict[int, int] = {}
         self._due_s = 0.0
         self._ids_due_s = 0.0
@@ -98,9 +102,13 @@ class Worker:
         """Publish what is learned, then stop."""
         self._closing = True
         if self._publishing is not None:
-            await asyncio.wait([self._publishing], timeout=10)
+            done, _ = await asyncio.wait([self._publishing], timeout=10)
+            for task in done:
+                task.result()
         if self._advanced() and (self._publishing is None or self._publishing.done()):
             await asyncio.wait_for(self._publish(), timeout=15)
+        if self._committing is not None:
+            await asyncio.wait([self._committing], timeout=2)
         if self._producer is not None:
             await self._producer.stop()
         await self._call(self._seeder.close)
@@ -113,7 +121,8 @@ class Worker:
         async with self._lock:
             gained, self._mine = partitions - self._mine, partitions
             if not partitions:
-                self._core = None  # a stand-by; nothing is learned here
+                self._core = None
+                log.info("no partition is assigned to this worker: it stands by")
                 return {}
             if self._core is None or gained:
                 await self._seed()
@@ -176,9 +185,11 @@ class Worker:
         expected = core.partitions[partition].next_offset
         begin, first = await self._call(self._seeder.look, partition, expected)
         if begin > expected:
-            raise TopicError(
-                f"{self._topics.events}/{partition}: offsets {expected} to {begin - 1} were deleted before they "
-                "were learned (retention too short for the lag); start with --on-mismatch keep to go on without"
+            raise self._seeder.refusal(
+                TopicError(
+                    f"{self._topics.events}/{partition}: offsets {expected} to {begin - 1} were deleted before they "
+                    "were learned (retention too short for the lag); start with --on-mismatch keep to go on without"
+                )
             )
         if first != gap_at:
             await self._consumer.seek({partition: expected})
@@ -203,7 +214,14 @@ class Worker:
         log.warning("dead letter: %s/%d@%d: %s", topic, partition, bad.offset, reason)
         if (partition, bad.offset) in self._letters:
             return
-        letter = DeadLetter(topic=topic, partition=partition, offset=bad.offset, reason=reason, value=value)
+        letter = DeadLetter(
+            topic=topic,
+            topic_id=self._seeder.events_id,
+            partition=partition,
+            offset=bad.offset,
+            reason=reason,
+            value=value,
+        )
         self._letter_acks.append(
             await self._producer.send(
                 self._topics.dead_letters,
@@ -230,12 +248,14 @@ class Worker:
             return
         if self._publishing is not None:
             if not self._publishing.done():
+                self._mind_publishing()
                 return
             finished, self._publishing = self._publishing, None
             finished.result()
         if self._advanced():
             if time.monotonic() >= self._due_s:
                 self._due_s = time.monotonic() + self._spec.publish.every_s
+                self._publishing_since_s = time.monotonic()
                 self._publishing = asyncio.create_task(self._publish())
             return
         await self._follow()
@@ -249,18 +269,16 @@ class Worker:
     async def _publish(self) -> None:
         """One version: predictions acknowledged -> durable -> announced -> read back -> committed."""
         async with self._lock:
-            core = self._core
+            core, head, trails = self._core, self._head, self._trails
             if core is None:  # a rebalance took the partitions away
                 return
             taken = versions.snapshot(core)
-            sent, self._sent = self._sent, []
-            letters, self._letter_acks = self._letter_acks, []
-            head = self._head
+            sent, letters = list(self._sent), list(self._letter_acks)
         assert head is not None
         await asyncio.gather(*letters)
-        stranger = await self._acknowledged(sent)
+        stranger = await _acknowledged(sent, trails)
         if stranger is None:
-            hint = {p: t.start(taken.replay_from[p][0]) for p, t in self._trails.items()}
+            hint = {p: t.start(taken.replay_from[p][0]) for p, t in trails.items()}
             now, won = await self._call(self._seeder.publish, taken, head, hint)
             if not won:
                 stranger = f"version {now.number} came in between"
@@ -271,18 +289,21 @@ class Worker:
                 await self._reseed(stranger)
                 return
             self._head, self._published = now, taken.offsets
+            del self._sent[: len(sent)]
+            del self._letter_acks[: len(letters)]
             self._letters = {(p, offset) for p, offset in self._letters if offset >= taken.offsets[p]}
         failpoints.reach("commit")
-        await self._consumer.commit(taken.offsets)
+        self._commit(taken.offsets)
 
-    async def _acknowledged(self, sent: Sequence[_Sent]) -> str | None:
-        """Wait until the predictions are in the log (rule 8); says so if a stranger's lie between ours (rule 9)."""
-        for s in sent:
-            at, trail = (await s.ack).offset, self._trails[s.partition]
-            if at != trail.next_offset:
-                return f"predictions/{s.partition} has a stranger's records before offset {at}"
-            trail.add(at, s.last_event)
-        return None
+    def _commit(self, offsets: Mapping[int, int]) -> None:
+        """Nobody waits for it: only other people's lag monitors read what is committed."""
+        if self._committing is None or self._committing.done():
+            self._committing = asyncio.create_task(self._consumer.commit(offsets))
+
+    def _mind_publishing(self) -> None:
+        under_way_s = time.monotonic() - self._publishing_since_s
+        if under_way_s > PUBLISH_S:
+            raise StuckError(f"a version has been under way for {under_way_s:.0f} s, wanted {PUBLISH_S:g} at most")
 
     async def _follow(self) -> None:
         newest = await self._call(self._seeder.newest)
@@ -305,3 +326,13 @@ class Worker:
 
     async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))
+
+
+async def _acknowledged(sent: Sequence[_Sent], trails: Mapping[int, Trail]) -> str | None:
+    """Wait until the predictions are in the log (rule 8); says so if a stranger's lie between ours (rule 9)."""
+    for s in sent:
+        at, trail = (await s.ack).offset, trails[s.partition]
+        if at != trail.next_offset:
+            return f"predictions/{s.partition} has a stranger's records before offset {at}"
+        trail.add(at, s.last_event)
+    return None

@@ -145,7 +145,7 @@ def resumed(spec: ModelSpec, envelope: Envelope, data: bytes, records: Sequence[
     core = Core(spec, TorchLearner(spec))
     core.load(unpack(data)[0], envelope)
     start, end = envelope.replay_from[0][0], envelope.offsets[0]
-    core.rebuild(0, records[start:end], said)
+    core.rebuild(0, [records[start:end]], said)
     return core
 
 

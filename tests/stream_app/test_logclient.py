@@ -1,15 +1,19 @@
 """The models topic through a real broker: propose, rivals, catching up, trimming."""
 
 from collections.abc import Iterator
+from typing import NoReturn
 
 import msgspec
 import pytest
+from kafka.errors import KafkaTimeoutError
 
+from stream_app import kafka_clients
 from stream_app.errors import BrokerError
 from stream_app.events import Topics
 from stream_app.logclient import LogClient
 from stream_app.modellog import HISTORY, Announcement, Envelope, Hyper
 from stream_app.topics import beginning_offsets, create_topics
+from tests.broker.apache_kafka import ApacheKafka
 
 
 @pytest.fixture
@@ -100,6 +104,25 @@ def test_a_trimmed_log_folds_to_the_same_head(bootstrap_servers: str, topic: str
     assert beginning_offsets(bootstrap_servers, topic)[0] == (6 if trimmed else 0)
     assert log.propose(wish(log, "next", 1000))  # the trimming client itself goes on
     reader.close()
+
+
+def test_a_trim_that_failed_once_is_tried_again(
+    apache_kafka: ApacheKafka, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers = apache_kafka.bootstrap_servers
+    create_topics(servers, app_name, partitions=1, retention_s=86_400, max_record_bytes=65_536)
+    log = LogClient(servers, Topics.of(app_name).models)
+    assert log.propose(wish(log, "v", 1))
+    with monkeypatch.context() as patched:
+        patched.setattr(kafka_clients, "admin", _refuses)
+        assert not log.trim()
+
+    assert log.trim()
+    log.close()
+
+
+def _refuses(bootstrap_servers: str) -> NoReturn:
+    raise KafkaTimeoutError("no answer")
 
 
 def test_a_follower_that_slept_through_a_trim_folds_what_is_left(

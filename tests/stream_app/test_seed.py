@@ -148,11 +148,91 @@ def test_a_recreated_events_topic_is_told_apart_from_lag(line: Line) -> None:
     assert (kept.core.learner.parameters() == first.core.learner.parameters()).all()
 
 
+def recreate(line: Line, *topics: str, partitions: int = 2) -> None:
+    with kafka_clients.admin(line.bootstrap_servers) as client:
+        client.delete_topics(list(topics))
+    create_topics(
+        line.bootstrap_servers, line.spec.name, partitions=partitions, retention_s=86_400, max_record_bytes=65_536
+    )
+
+
 def recreate_events(line: Line) -> None:
-    admin = kafka_clients.admin(line.bootstrap_servers)
-    admin.delete_topics([line.topics.events])
-    admin.close()
-    create_topics(line.bootstrap_servers, line.spec.name, partitions=2, retention_s=86_400, max_record_bytes=65_536)
+    recreate(line, line.topics.events)
+
+
+def test_whoever_died_between_writing_the_first_version_and_announcing_it_is_followed(line: Line) -> None:
+    first = line.seeder().seed().head
+    recreate(line, line.topics.models)  # as if it had never been announced
+
+    again = line.seeder().seed()
+
+    assert again.head.id == first.id
+    assert again.head.parent is None
+
+
+def test_keep_goes_on_with_what_waits_where_the_events_are_still_the_same(line: Line) -> None:
+    first = learned(line)
+    waiting = {p: s.join.waiting() for p, s in first.core.partitions.items()}
+    recreate(line, line.topics.predictions)
+
+    with pytest.raises(EpochError, match="predictions was created anew"):
+        line.seeder().seed()
+    kept = line.seeder("keep").seed()
+
+    assert kept.head.epoch == first.head.epoch + 1
+    assert kept.head.ledger == first.head.ledger
+    assert kept.head.replay_from == first.head.replay_from
+    assert {p: s.join.waiting() for p, s in kept.core.partitions.items()} == waiting
+    assert min(waiting.values()) > 0
+
+
+def test_keep_goes_on_though_a_recreated_topic_has_fewer_partitions(line: Line) -> None:
+    first = learned(line)
+    recreate(line, line.topics.events, line.topics.predictions, partitions=1)
+
+    with pytest.raises(EpochError, match="was created anew"):
+        line.seeder().seed()
+    kept = line.seeder("keep").seed()
+
+    assert kept.head.offsets == {0: 0}
+    assert kept.head.ledger == {0: (0, 0)}
+    assert (kept.core.learner.parameters() == first.core.learner.parameters()).all()
+
+
+def test_fresh_begins_with_the_settings_of_the_spec_and_keep_with_the_tuned_ones(embedded_line: Line) -> None:
+    seeder = embedded_line.seeder()
+    seeded = seeder.seed()
+    seeded.core.learner.set_learning_rate(0.0123)
+    assert embedded_line.publish(seeder, seeded)[1]
+    recreate_events(embedded_line)
+
+    assert embedded_line.seeder("keep").seed().core.learner.learning_rate == 0.0123
+    recreate_events(embedded_line)
+    fresh = embedded_line.seeder("fresh").seed()
+    assert fresh.core.learner.learning_rate == embedded_line.spec.optimiser.learning_rate
+
+
+def test_letters_about_a_topic_of_the_same_name_do_not_hide_those_about_this_one(embedded_line: Line) -> None:
+    learned(embedded_line)
+    letter = DeadLetter(topic=embedded_line.topics.events, topic_id="old", partition=0, offset=1, reason="r", value=b"")
+    values = [msgspec.json.encode(letter)]
+    streams.produce_raw(embedded_line.bootstrap_servers, embedded_line.topics.dead_letters, 0, values)
+    recreate_events(embedded_line)
+
+    assert embedded_line.seeder("fresh").seed().letters == set()
+
+
+def test_where_someone_has_chosen_a_recreated_topic_asks_for_a_restart_not_for_a_choice(embedded_line: Line) -> None:
+    undecided, decided = embedded_line.seeder(), embedded_line.seeder("keep")
+    undecided.seed()
+    recreate_events(embedded_line)
+
+    codes = []
+    for seeder in (undecided, decided):
+        with pytest.raises(EpochError, match="was created anew") as caught:
+            seeder.check_ids()
+        codes.append(caught.value.exit_code)
+    assert codes == [2, 1]
 
 
 def test_an_empty_log_beside_a_full_registry_is_refused(embedded_line: Line, tmp_path: Path) -> None:
@@ -199,6 +279,19 @@ def test_a_lost_artefact_that_travelled_inline_is_written_again(embedded_line: L
 
     assert embedded_line.registry.read(head.artefact, head.sha256) == lost.read_bytes()
     assert seeder.newest() == head
+
+
+def test_an_artefact_that_is_lost_later_is_noticed_too(embedded_line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeder = embedded_line.seeder()
+    lost = Path(embedded_line.registry.url, seeder.seed().head.artefact)
+    seeder.mend_head()
+    lost.unlink()
+
+    seeder.mend_head()
+    assert not lost.exists()  # looked at a moment ago
+    monkeypatch.setattr("stream_app.seed.CHECK_HEAD_S", 0.0)
+    seeder.mend_head()
+    assert lost.exists()
 
 
 def test_without_any_readable_version_it_says_so(embedded_line: Line) -> None:
@@ -257,9 +350,10 @@ def test_a_transaction_marker_at_the_end_is_no_lag(kafka_line: Line) -> None:
 
 def test_what_others_wrote_to_the_dead_letters_does_not_keep_a_worker_from_beginning(embedded_line: Line) -> None:
     head = learned(embedded_line).head
-    at = head.offsets[0]
+    at, id_ = head.offsets[0], head.topic_ids[embedded_line.topics.events]
     letters = [
-        msgspec.json.encode(DeadLetter(topic="t", partition=0, offset=o, reason="r", value=b"v")) for o in (at - 1, at)
+        msgspec.json.encode(DeadLetter(topic="t", topic_id=id_, partition=0, offset=o, reason="r", value=b"v"))
+        for o in (at - 1, at)
     ]
     streams.produce_raw(
         embedded_line.bootstrap_servers, embedded_line.topics.dead_letters, 0, [b"no letter", b"{}", *letters]

@@ -1,6 +1,7 @@
 """A worker without Faust: what records, rebalances and rivals do to it, driven by hand."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,9 +9,10 @@ from typing import Any
 
 import msgspec
 import pytest
+from kafka.errors import KafkaError
 
 from stream_app import kafka_clients
-from stream_app.errors import EpochError
+from stream_app.errors import EpochError, StuckError
 from stream_app.events import DeadLetter
 from stream_app.modellog import Envelope
 from stream_app.topics import create_topics
@@ -25,7 +27,7 @@ class Driven:
     """A worker whose consumer is this object: it remembers where it was told to read on."""
 
     def __init__(self, line: Line) -> None:
-        self.line, self.at = line, dict[int, int]()
+        self.line, self.at, self.commit_s = line, dict[int, int](), 0.0
         self.worker = Worker(
             line.seeder(), bootstrap_servers=line.bootstrap_servers, consumer=Consumer(self._seek, self._commit)
         )
@@ -34,7 +36,7 @@ class Driven:
         self.at.update({p: o for p, o in offsets.items() if p in self.at})
 
     async def _commit(self, offsets: Mapping[int, int]) -> None:
-        pass
+        await asyncio.sleep(self.commit_s)
 
     async def assign(self, *partitions: int) -> None:
         self.at = dict(await self.worker.positions(set(partitions)))
@@ -83,6 +85,8 @@ def line(embedded: str, app_name: str, tmp_path: Path) -> Iterator[Line]:
 
 
 def test_a_dead_letter_fits_into_a_record_though_its_reason_quotes_a_huge_label(line: Line) -> None:
+    largest = msgspec.structs.replace(line.spec.stream, max_record_bytes=1_000_000)
+    line.spec = msgspec.structs.replace(line.spec, stream=largest)
     label = "\u200b" * 330_000  # under 1 MB as UTF-8; over 2 MB once Python and JSON have escaped it
     huge = msgspec.json.encode({"id": "huge", "label": label, "label_time": 1.0})
     streams.produce_raw(line.bootstrap_servers, line.topics.events, 0, [huge])
@@ -97,6 +101,59 @@ def test_a_dead_letter_fits_into_a_record_though_its_reason_quotes_a_huge_label(
     letter = msgspec.json.decode(record.value, type=DeadLetter)
     assert letter.reason.startswith("event 'huge': 'label' is ")
     assert len(letter.value) == 65_536
+
+
+def test_a_commit_that_is_never_answered_stops_neither_learning_nor_publishing(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            mine.commit_s = 3600.0
+            for p in (0, 1):
+                await mine.feed(p, events(line, p), 50)
+                await mine.published()
+
+    run(work())
+
+
+def test_a_version_whose_predictions_were_refused_is_not_announced_at_the_end_either(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        mine = Driven(line)
+        await mine.worker.start()
+        await mine.assign(0, 1)
+        await mine.feed(0, events(line, 0), 1000)
+        (sent,) = mine.worker._sent
+        refused = asyncio.get_running_loop().create_future()
+        mine.worker._sent[:] = [sent._replace(ack=refused)]
+        await mine.worker.tick()  # begins to publish
+        asyncio.get_running_loop().call_later(0.2, refused.set_exception, KafkaError("refused"))
+        with pytest.raises(KafkaError, match="refused"):
+            await mine.worker.close()
+        assert line.seeder().seed().head.offsets == {0: 0, 1: 0}
+        await mine.worker._producer.stop()
+
+    run(work())
+
+
+def test_a_registry_that_hangs_ends_the_worker(line: Line, monkeypatch: pytest.MonkeyPatch) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+    monkeypatch.setattr("stream_app.worker.PUBLISH_S", 0.1)
+
+    async def work() -> None:
+        mine = Driven(line)
+        await mine.worker.start()
+        await mine.assign(0, 1)
+        await mine.feed(0, events(line, 0), 1000)
+        monkeypatch.setattr(line.registry, "write", lambda *_: time.sleep(1.0))
+        await mine.worker.tick()
+        await asyncio.sleep(0.3)
+        with pytest.raises(StuckError, match="a version has been under way for"):
+            await mine.worker.tick()
+        await mine.worker._producer.stop()
+
+    run(work())
 
 
 def test_old_offsets_of_a_recreated_topic_end_the_worker(line: Line) -> None:
