@@ -14,7 +14,7 @@ from tests.processes import Process, head, wait_until
 
 EXAMPLES, PARTITIONS = 4_000, 2
 IN_THREE_PLACES = ("taken:2", "writing:1", "written:1")
-ELSEWHERE = ("take:2", "said:1", "announced:1", "commit:1")
+ELSEWHERE = ("written:1", "take:2", "said:1", "announced:1", "commit:1")
 
 
 @pytest.mark.parametrize("failpoints", [IN_THREE_PLACES, ELSEWHERE], ids=["middle-write-announce", "elsewhere"])
