@@ -35,8 +35,10 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock; how long the broker keeps events and predictions."""
     max_record_bytes: int = 65536
     """A larger event is a dead letter; it would have to be read again for as long as its label is waited for."""
-    ahead_s: float = 86400.0
-    """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter."""
+    ahead_s: float = 60.0
+    """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter. The clock of the
+    join never turns back: a record that is so far ahead takes as much from ``label.wait_s`` for all that wait.
+    Of a stream of the past, replayed, all times lie behind the timestamps: there this protects nothing."""
 
 
 class Numeric(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +188,7 @@ def to_json(spec: ModelSpec) -> str:
 
 
 def from_json(text: str) -> ModelSpec:
-    """The spec that ``to_json`` wrote.
+    """The spec that ``to_json`` wrote. Its values were checked then; a limit set since must not orphan a version.
 
     Raises:
         SpecError: it is no spec, or one of a newer program.
@@ -195,7 +197,7 @@ def from_json(text: str) -> ModelSpec:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"spec: not JSON: {error}") from error
-    return _checked(table, "spec", "")
+    return _checked(table, "spec", "", limits=False)
 
 
 def signature(spec: ModelSpec) -> str:
@@ -239,10 +241,10 @@ class _Wrong(Exception):
         self.what = what
 
 
-def _checked(table: object, source: str, text: str) -> ModelSpec:
+def _checked(table: object, source: str, text: str, *, limits: bool = True) -> ModelSpec:
     try:
         spec: ModelSpec = _built(ModelSpec, table, ())
-        for where, value, wanted in _wrongs(spec):
+        for where, value, wanted in _wrongs(spec) if limits else ():
             raise _Wrong(where, f"is {_shown(value)}, wanted {wanted}")
     except _Wrong as wrong:
         line = _line_of(text, wrong.where)
@@ -362,6 +364,8 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
         for key in dotted.split("."):
             value = getattr(value, key)
         yield from _outside(tuple(dotted.split(".")), value, limits)
+    if spec.stream.ahead_s > spec.label.wait_s:
+        yield _Found(("stream", "ahead_s"), spec.stream.ahead_s, f"at most label.wait_s ({spec.label.wait_s})")
     yield from _wrong_label(spec)
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)

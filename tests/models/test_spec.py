@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from models.spec import (
     Categorical,
+    Label,
     ModelSpec,
     Numeric,
     SpecError,
+    Stream,
     fit_problem,
     from_json,
     parse_spec,
@@ -310,6 +312,23 @@ def test_json_that_is_no_spec() -> None:
 def test_any_text_is_a_spec_error(text: str) -> None:
     with pytest.raises(SpecError, match="model"):
         parse_spec(text, "model.toml")
+
+
+def test_how_far_ahead_a_record_may_be() -> None:
+    """A record a day ahead would expire all that waits: the join's clock is a running maximum."""
+    assert parse_spec(TEXT, "").stream.ahead_s == 60.0
+    assert parse_spec(f"{TEXT}[stream]\nahead_s = 3600", "").stream.ahead_s == 3600.0
+    assert problem(f"{TEXT}[stream]\nahead_s = 86400") == (
+        "model.toml line 38: stream.ahead_s is 86400.0, wanted at most label.wait_s (3600.0)"
+    )
+    assert problem(changed("wait_s = 3600", "wait_s = 30")) == (
+        "model.toml: stream.ahead_s is 60.0, wanted at most label.wait_s (30.0)"
+    )
+
+
+def test_a_version_outlives_limits_set_after_it() -> None:
+    head = spec_of(label=Label(name="late", classes=("no", "yes"), wait_s=30.0), stream=Stream(ahead_s=86400.0))
+    assert from_json(to_json(head)) == head
 
 
 KEEPS = [
