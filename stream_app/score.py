@@ -231,11 +231,6 @@ class MulticlassScore:
         """The same over the newest rows, 20,000 at most."""
         return self.summaries(window=True)[0]
 
-    def per_class(self) -> dict[str, Ints]:
-        """Over all rows, (K,) each: how often a class was said, was there, and both."""
-        said, right, missed = self._tally.counts.reshape(self._shape)[0]
-        return {"said": said.copy(), "there": right + missed, "right": right.copy()}
-
     def state(self) -> State:
         return self._tally.state()
 
