@@ -123,7 +123,7 @@ class Decoder:
         if 0 < record.timestamp < (value - self._ahead_s) * 1000:
             ahead_s = value - record.timestamp / 1000
             raise DecodeError(
-                f"event {e.id!r}: '{name}' is {value!r}, {ahead_s:.10g} s ahead of when the broker got it; "
+                f"event {e.id!r}: '{name}' is {value!r}, {ahead_s:.10g} s ahead of its Kafka timestamp; "
                 f"wanted at most {self._ahead_s:.10g} (stream.ahead_s)"
             )
         return value
