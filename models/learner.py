@@ -16,6 +16,8 @@ class Learner(Protocol):
 
     learning_rate: float
     half_life_events: float
+    skipped_steps: int
+    """Batches not learned, since their gradient was not finite; of this object, not of its state."""
 
     def predict(self, x: Floats, categories: Ints) -> Floats:
         """Probabilities (B, K), or values (B, 1). Changes nothing."""

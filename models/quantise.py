@@ -112,6 +112,7 @@ def _in_ranges(floats: Arrays, x: Floats) -> Floats:
     flags = np.zeros(len(ranges), bool)
     flags[dense : len(ranges) - len(embedded)] = True
     ranges *= (reach / ranges)[~flags].max()
+    ranges[:dense] = np.minimum(ranges[:dense], CLIP)  # what saturates there is clipped there
     ranges[flags] = 1.0
     return ranges
 

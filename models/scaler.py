@@ -9,12 +9,24 @@ from numpy.typing import NDArray
 
 from models.snapshot import Arrays
 
+Columns = NDArray[np.float64]
+
 CLIP = 5.0
 """Deviations beyond which a network no longer tells apart."""
 WINSOR = 10.0
 """Deviations beyond which a value no longer moves the statistics; one absurd record cannot spoil them."""
 TRUSTED = 100
-"""Values needed before WINSOR holds."""
+"""Values of a column after which WINSOR counts from its own mean and deviation so far."""
+FEWEST = 20
+"""Values in a batch from which it counts, until then, from the batch's median and median absolute deviation
+(MAD). A smaller batch, or one of which more than half are equal, shows no spread to count in: what is absurd
+there, in a column's first values, is taken as it is and spoils it until the rest outweighs it."""
+DEVIATIONS_PER_MAD = 1.4826
+"""Of a normal distribution (Rousseeuw & Croux 1993)."""
+RESOLUTION = 4 * float(np.finfo(np.float32).eps)
+"""Of the mean: a deviation below it is rounding, not spread."""
+TINIEST = 1e-30
+"""The smallest deviation; float32 divides by it and leaves room for what is multiplied to it."""
 
 
 class Scaler:
@@ -28,18 +40,18 @@ class Scaler:
     @property
     def std(self) -> NDArray[np.float64]:
         """(D,); 1 where there is no spread yet."""
-        variance = self.m2 / np.maximum(self.n, 1)
-        return np.where(variance > 1e-12, np.sqrt(variance), 1.0)
+        found = np.sqrt(self.m2 / np.maximum(self.n, 1))
+        return np.where(found > np.maximum(RESOLUTION * np.abs(self.mean), TINIEST), found, 1.0)
 
     def observe(self, x: NDArray[np.float32]) -> None:
-        """Count rows x (B, D) in."""
+        """Count rows x (B, D) in, each value cut at WINSOR deviations; which ones, see TRUSTED and FEWEST."""
         values = x.astype(np.float64)
-        reach = np.where(self.n >= TRUSTED, WINSOR * self.std, np.inf)
-        values = np.clip(values, self.mean - reach, self.mean + reach)
         there = ~np.isnan(values)
         n = there.sum(axis=0)
         if not n.any():
             return
+        middle, reach = self._limits(values, n)
+        values = np.clip(values, middle - reach, middle + reach)
         values = np.where(there, values, 0.0)
         mean = values.sum(axis=0) / np.maximum(n, 1)
         m2 = (np.where(there, values - mean, 0.0) ** 2).sum(axis=0)
@@ -48,6 +60,20 @@ class Scaler:
         self.m2 += m2 + shift**2 * self.n * n / total
         self.mean += shift * n / total
         self.n += n
+
+    def _limits(self, values: Columns, n: NDArray[np.int64]) -> tuple[Columns, Columns]:
+        """Where values (B, D), n (D,) of them there, are cut: middle (D,) and reach (D,) to both sides."""
+        middle, reach = self.mean, WINSOR * self.std
+        new = self.n < TRUSTED
+        if not new.any():
+            return middle, reach
+        middle, reach = middle.copy(), np.where(new, np.inf, reach)
+        new &= n >= FEWEST
+        if new.any():
+            middle[new] = _median(values[:, new], n[new])
+            mad = _median(np.abs(values[:, new] - middle[new]), n[new])
+            reach[new] = np.where(mad > 0, WINSOR * DEVIATIONS_PER_MAD * mad, np.inf)
+        return middle, reach
 
     def scale(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """z (B, D), clipped; 0 where missing."""
@@ -60,3 +86,10 @@ class Scaler:
 
     def load(self, state: Arrays) -> None:
         self.n, self.mean, self.m2 = (state[k].astype(np.float64) for k in ("n", "mean", "m2"))
+
+
+def _median(values: Columns, n: NDArray[np.int64]) -> Columns:
+    """Of each column (B, D) with n (D,) values that are not NaN; sorted, NaN comes last."""
+    rising, columns = np.sort(values, axis=0), np.arange(len(n))
+    median: Columns = (rising[(n - 1) // 2, columns] + rising[n // 2, columns]) / 2
+    return median

@@ -4,12 +4,16 @@ N numeric features, R rate columns, M = N missing indicators, E embedded numbers
 x = [clip(z), isnan(raw), embeddings]        (B, N + R + M + E)
 """
 
+from __future__ import annotations
+
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import ModelSpec
+if TYPE_CHECKING:  # models.spec counts with these functions
+    from models.spec import ModelSpec
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -18,6 +22,13 @@ def rate_columns(spec: ModelSpec) -> int:
     """R: one column per key combination, time scale and tracked number (each class, if multiclass)."""
     rates = spec.features.rates
     return len(rates.keys) * len(rates.half_lives_s) * spec.outputs
+
+
+def rate_cells(spec: ModelSpec) -> int:
+    """Numbers in the tables of models.rates: each slot's time, and per time scale its count and sums."""
+    rates = spec.features.rates
+    per_slot = 1 + len(rates.half_lives_s) * (1 + spec.outputs)
+    return (len(rates.keys) + 1) * rates.slots * per_slot if rates.keys else 0
 
 
 def dense_columns(spec: ModelSpec) -> int:

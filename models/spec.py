@@ -15,6 +15,8 @@ from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
 
+from models.shapes import parameter_count, parameter_shapes, rate_cells
+
 
 class SpecError(ValueError):
     """A wrong spec: names the file, the line, the key, the value it got and what was wanted."""
@@ -35,8 +37,11 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     """Wall clock; how long the broker keeps events and predictions."""
     max_record_bytes: int = 65536
     """A larger event is a dead letter; it would have to be read again for as long as its label is waited for."""
-    ahead_s: float = 86400.0
-    """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter."""
+    ahead_s: float = 60.0
+    """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter. The clock of the
+    join never turns back: a record that is so far ahead takes as much from ``label.wait_s`` for all that wait.
+    The timestamp is the producer's own clock, unless the topic has message.timestamp.type=LogAppendTime; and of
+    a stream of the past, replayed, all times lie behind it: in both this protects from nothing."""
 
 
 class Numeric(msgspec.Struct, frozen=True, kw_only=True):
@@ -186,7 +191,7 @@ def to_json(spec: ModelSpec) -> str:
 
 
 def from_json(text: str) -> ModelSpec:
-    """The spec that ``to_json`` wrote.
+    """The spec that ``to_json`` wrote. Its values were checked then; a limit set since must not orphan a version.
 
     Raises:
         SpecError: it is no spec, or one of a newer program.
@@ -195,7 +200,7 @@ def from_json(text: str) -> ModelSpec:
         table = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"spec: not JSON: {error}") from error
-    return _checked(table, "spec", "")
+    return _checked(table, "spec", "", limits=False)
 
 
 def signature(spec: ModelSpec) -> str:
@@ -239,10 +244,10 @@ class _Wrong(Exception):
         self.what = what
 
 
-def _checked(table: object, source: str, text: str) -> ModelSpec:
+def _checked(table: object, source: str, text: str, *, limits: bool = True) -> ModelSpec:
     try:
         spec: ModelSpec = _built(ModelSpec, table, ())
-        for where, value, wanted in _wrongs(spec):
+        for where, value, wanted in _wrongs(spec) if limits else ():
             raise _Wrong(where, f"is {_shown(value)}, wanted {wanted}")
     except _Wrong as wrong:
         line = _line_of(text, wrong.where)
@@ -314,6 +319,12 @@ _WORDS: dict[Any, str] = {
 # What types cannot say ----------------------------------------------------------------------------
 
 MAX_CLASSES = 1_000
+MAX_PARAMETERS = 50_000_000
+"""200 MB of float32; learning holds them four times (Adam), and again while a version is written."""
+MAX_RATE_CELLS = 20_000_000
+"""160 MB of float64."""
+LONGEST_S = 1e8
+"""Three years; timers overflow beyond a few centuries."""
 _TINY, _HUGE = sys.float_info.min, sys.float_info.max
 _LIMITS: dict[str, tuple[float, float]] = {
     "label.wait_s": (_TINY, _HUGE),
@@ -333,10 +344,10 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "tuning.shadow_labels": (1, 10**8),
     "tuning.margin": (0.0, _HUGE),
     "tuning.seed": (0, 2**63 - 1),
-    "compression.every_s": (_TINY, _HUGE),
-    "compression.calibration_rows": (1, 10**6),
+    "compression.every_s": (_TINY, LONGEST_S),
+    "compression.calibration_rows": (200, 10**6),  # fewer are never compressed with: compress.FEWEST_ROWS
     "compression.loss_budget": (0.0, _HUGE),
-    "publish.every_s": (_TINY, _HUGE),
+    "publish.every_s": (_TINY, LONGEST_S),
     "publish.keep": (2, 10**6),
     "publish.inline_bytes": (0, 900_000),
 }
@@ -362,10 +373,13 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
         for key in dotted.split("."):
             value = getattr(value, key)
         yield from _outside(tuple(dotted.split(".")), value, limits)
+    if spec.stream.ahead_s > spec.label.wait_s:
+        yield _Found(("stream", "ahead_s"), spec.stream.ahead_s, f"at most label.wait_s ({spec.label.wait_s})")
     yield from _wrong_label(spec)
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
+    yield from _too_large(spec)
 
 
 def _outside(where: Keys, value: float, limits: tuple[float, float]) -> Iterator[_Found]:
@@ -375,14 +389,19 @@ def _outside(where: Keys, value: float, limits: tuple[float, float]) -> Iterator
     if isinstance(high, int):
         yield _Found(where, value, f"a whole number from {low} to {high}")
     else:
-        yield _Found(where, value, f"a number {'above 0' if low else 'of at least 0'}")
+        most = f" and at most {high:.0f}" if high < _HUGE else ""
+        yield _Found(where, value, f"a number {'above 0' if low else 'of at least 0'}{most}")
 
 
 def _wrong_label(spec: ModelSpec) -> Iterator[_Found]:
     classes, where = spec.label.classes, ("label", "classes")
     if not spec.label.name:
         yield _Found(("label", "name"), "", "a text that is not empty")
-    if len({str(c) for c in classes}) < len(classes):
+    if "" in classes:
+        yield _Found(where, classes, "classes that are no empty texts")
+    if any(isinstance(c, int) and not -(2**63) <= c < 2**63 for c in classes):
+        yield _Found(where, classes, "whole numbers of at most 64 bits")
+    elif len({str(c) for c in classes}) < len(classes):
         yield _Found(where, classes, "classes that differ when written as texts")
     match spec.task:
         case "binary" if len(classes) != 2:
@@ -436,12 +455,38 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         yield _Found(("learner", "hidden"), hidden, "at least one layer for network mlp")
     for width in hidden:
         yield from _outside(("learner", "hidden"), width, _WIDTH_LIMITS)
+    if len(set(spec.compression.kinds)) < len(spec.compression.kinds):
+        yield _Found(("compression", "kinds"), spec.compression.kinds, "every kind once")
     tuning = spec.tuning
     for name in ("learning_rate", "half_life_events"):
         low, high = getattr(tuning, name)
         if not _TINY <= low < high <= _HUGE:
             wanted = "a lower and a higher number, both above 0"
             yield _Found(("tuning", name), (low, high), wanted)
+
+
+def _too_large(spec: ModelSpec) -> Iterator[_Found]:
+    """What is within its limits, key by key, and yet more than a machine holds."""
+    shapes = parameter_shapes(spec)
+    parameters = parameter_count(shapes)
+    if parameters > MAX_PARAMETERS:
+        tables = parameter_count({n: s for n, s in shapes.items() if n.startswith("embed.")})
+        where, value = _largest(spec, tables > parameters - tables)
+        has = f"features.categorical has {tables} (size * dim), the layers have {parameters - tables}"
+        yield _Found(where, value, f"at most {MAX_PARAMETERS} parameters in all: {has}")
+    if (cells := rate_cells(spec)) > MAX_RATE_CELLS:
+        wanted = f"at most {MAX_RATE_CELLS} cells in all: slots, keys, half_lives_s and the label make it {cells}"
+        yield _Found(("features", "rates", "slots"), spec.features.rates.slots, wanted)
+
+
+def _largest(spec: ModelSpec, tables: bool) -> tuple[Keys, object]:
+    """The key to turn down, and its value."""
+    if tables:
+        name, table = max(spec.features.categorical.items(), key=lambda item: item[1].size * item[1].dim)
+        return ("features", "categorical", name), {"size": table.size, "dim": table.dim}
+    if spec.learner.network == "mlp":
+        return ("learner", "hidden"), spec.learner.hidden
+    return ("learner", "network"), spec.learner.network
 
 
 # Where it stands in the text ----------------------------------------------------------------------
@@ -478,7 +523,10 @@ def _dotted(where: Keys) -> str:
 
 def _shown(value: object) -> str:
     """A value as in a file, cut where it gets long."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        return "too long to show"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

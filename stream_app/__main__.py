@@ -9,8 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import metadata
 
-from models.spec import ModelSpec, SpecError, read_spec
+from models.spec import LONGEST_S, ModelSpec, SpecError, read_spec
 from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.registry import Registry
@@ -20,7 +21,9 @@ Command = Callable[[argparse.Namespace, ModelSpec], int]
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input ends with its reason and exit code 2."""
-    args = build_parser().parse_args(argv)
+    args, unknown = build_parser().parse_known_args(argv)
+    if unknown:  # parse_args would say so with the usage of all commands
+        args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     quiet = {"kafka": logging.CRITICAL, "aiokafka": logging.ERROR, "faust": logging.ERROR, "mode": logging.ERROR}
     for library, level in quiet.items():  # kafka-python logs an error for every consumer that is closed
@@ -41,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="A model that never stops learning: Kafka events in, gRPC answers out.",
         epilog="`stream-app up --spec examples/flights/model.toml` runs everything on this machine.",
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, text in (
         ("worker", _worker, "learn from the events topic and publish versions"),
@@ -52,8 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
         ("up", _up, "all of it on this machine, with an embedded broker if none is named"),
     ):
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        sub.set_defaults(command=command, name=name)
+        sub.set_defaults(command=command, parser=sub)
         _common(sub, broker_required=name != "up")
+        if name not in ("monitor", "lag"):
+            _add_registry(sub)
         _ADD.get(name, lambda _: None)(sub)
     return parser
 
@@ -68,16 +74,19 @@ def _common(sub: argparse.ArgumentParser, *, broker_required: bool) -> None:
         help="the Kafka brokers" + ("" if broker_required else " (default: start an embedded one)"),
     )
     sub.add_argument(
-        "--registry",
-        metavar="URL",
-        default="runs/registry",
-        help="where artefacts are kept, a folder per model: a path or any fsspec URL (default: %(default)s)",
-    )
-    sub.add_argument(
         "--log-level",
         default="info",
         choices=("debug", "info", "warning", "error"),
         help="how much is logged (default: %(default)s)",
+    )
+
+
+def _add_registry(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--registry",
+        metavar="URL",
+        default="runs/registry",
+        help="where artefacts are kept, a folder per model: a path or any fsspec URL (default: %(default)s)",
     )
 
 
@@ -86,8 +95,8 @@ def _add_worker(sub: argparse.ArgumentParser) -> None:
         "--on-mismatch",
         default="refuse",
         choices=("refuse", "keep", "fresh"),
-        help="if the newest version fits neither spec nor topics: refuse to start; keep what was learned "
-        "as far as it fits, in a new epoch; or begin afresh (default: %(default)s)",
+        help="if the newest version does not fit the spec, or does not fit the topics: refuse to start; keep what "
+        "was learned as far as it fits, in a new epoch; or begin afresh (default: %(default)s)",
     )
     sub.add_argument(
         "--stuck-s",
@@ -100,6 +109,12 @@ def _add_worker(sub: argparse.ArgumentParser) -> None:
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:
     _add_address(sub, "--listen", "127.0.0.1:50051", "where to answer")
+    sub.add_argument(
+        "--share-port",
+        action="store_true",
+        help="let several servers, all with this flag, listen on one port; the kernel spreads connections over "
+        "them, not calls: a client's stay with the server that it reached",
+    )
     sub.add_argument("--reflection", action="store_true", help="let clients list the services")
     sub.add_argument(
         "--drain-s",
@@ -137,6 +152,13 @@ def _add_address(sub: argparse.ArgumentParser, flag: str, default: str, text: st
     )
 
 
+def _version() -> str:
+    try:
+        return metadata.version("stream-app")
+    except metadata.PackageNotFoundError:  # run from a checkout
+        return "(not installed)"
+
+
 def _address(text: str) -> str:
     host, _, port = text.rpartition(":")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:  # gRPC would take 65536 for 0
@@ -153,8 +175,8 @@ def _seconds(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0.0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted seconds above 0")
+    if not 0.0 < seconds <= LONGEST_S:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted seconds above 0 and at most {LONGEST_S:.0f}")
     return seconds
 
 
@@ -264,6 +286,7 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
         topics=Topics.of(spec.name),
         registry_url=_registry_url(args, spec),
         listen=args.listen,
+        share_port=args.share_port,
         reflect=args.reflection,
         limits=serve.Limits(grace_s=args.drain_s),
     )

@@ -20,6 +20,8 @@ from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 DEADLINE_S = 5.0
 _ANSWER_BYTES = 64 << 20
 """4096 rows of a thousand classes."""
+_RECONNECT_MS = 2_000
+"""A server that comes back is found within seconds; gRPC's own limit makes calls fail for two minutes more."""
 
 Value = float | int | str | None
 
@@ -90,7 +92,10 @@ class StreamModelClient:
     """
 
     def __init__(self, target: str, *, deadline_s: float = DEADLINE_S) -> None:
-        options = (("grpc.max_receive_message_length", _ANSWER_BYTES),)
+        options = (
+            ("grpc.max_receive_message_length", _ANSWER_BYTES),
+            ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
+        )
         self.target = target
         self._channel = grpc.insecure_channel(target, options=options)
         self._stub = pb_grpc.StreamModelStub(self._channel)
@@ -167,6 +172,13 @@ def _serving_errors() -> Iterator[None]:
 
 
 def _row(index: int, row: Mapping[str, Value], time_s: float | None) -> pb.Row:
+    for name in row:
+        if not isinstance(name, str):
+            text = f"rows[{index}]: a feature's name is {name!r}, wanted a string"
+            raise ServingError("INVALID_ARGUMENT", text)
+    if time_s is not None and not isinstance(time_s, numbers.Real):
+        text = f"rows[{index}]: time_s is {time_s!r}, wanted seconds since the epoch"
+        raise ServingError("INVALID_ARGUMENT", text)
     values = {n: _value(index, n, v) for n, v in row.items() if v is not None}
     return pb.Row(features=values, time_s=time_s)
 

@@ -123,8 +123,8 @@ class Decoder:
         if 0 < record.timestamp < (value - self._ahead_s) * 1000:
             ahead_s = value - record.timestamp / 1000
             raise DecodeError(
-                f"event {e.id!r}: '{name}' is {value!r}, {ahead_s:.0f} s ahead of when the broker got it; "
-                f"wanted at most {self._ahead_s:.0f} (stream.ahead_s)"
+                f"event {e.id!r}: '{name}' is {value!r}, {ahead_s:.10g} s ahead of its Kafka timestamp; "
+                f"wanted at most {self._ahead_s:.10g} (stream.ahead_s)"
             )
         return value
 

@@ -41,7 +41,6 @@ _STYLES = {
     "promoted": "bold green",
     "quantised": "magenta",
     "reseeded": "yellow",
-    "alarm": "bold red",
 }
 
 Summary = Mapping[str, Any]
@@ -82,7 +81,7 @@ def show(
     while True:
         latest = frame()
         if time.monotonic() >= due_s:
-            console.print(lines(latest), highlight=False, soft_wrap=True)
+            console.print(Text(lines(latest)), soft_wrap=True)  # a str is read as markup: no "[fe80::1]" in it
             due_s = time.monotonic() + line_every_s
         if stop.wait(FRAME_EVERY_S):
             return
@@ -152,7 +151,7 @@ def _headline(status: Status, note: str) -> RenderableType:
 
 
 def _panel(body: RenderableType, title: str, rows: int) -> Panel:
-    return Panel(body, title=title, title_align="left", height=rows + 2)
+    return Panel(body, title=Text(title), title_align="left", height=rows + 2)
 
 
 def _cut(text: str) -> Text:
@@ -173,7 +172,7 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
     grid.add_column(style="dim")
     grid.add_column(justify="right")
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(Text, row))
     return grid
 
 

@@ -163,6 +163,7 @@ def test_numbers_that_are_not_finite_poison_nothing(name: str, task: str) -> Non
         x, categories, target = batch_of(task)
         x[0, 0] = bad
         learner.learn(x, categories, target)
+    assert learner.skipped_steps == 2
     for array in learner.state().values():
         assert np.isfinite(array.astype(np.float64)).all()
     assert np.isfinite(learner.predict(*batch_of(task)[:2])).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.scaler import CLIP, TRUSTED, WINSOR, Scaler
+from models.scaler import CLIP, DEVIATIONS_PER_MAD, FEWEST, TRUSTED, WINSOR, Scaler
 
 Floats = NDArray[np.float32]
 
@@ -29,7 +29,7 @@ def scaler_of(x: Floats, chunk: int = 1_000_000) -> Scaler:
 
 
 @settings(deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, TRUSTED), st.integers(1, 40))
+@given(st.integers(0, 2**32 - 1), st.integers(1, TRUSTED), st.integers(1, FEWEST - 1))
 def test_mean_and_deviation_are_numpys(seed: int, rows: int, chunk: int) -> None:
     x = rows_of(seed, rows)
     scaler = scaler_of(x, chunk)
@@ -77,6 +77,53 @@ def test_an_absurd_value_is_clipped_and_does_not_spoil_the_rest(absurd: float) -
     scaler.observe(row)
     assert (np.abs(scaler.mean - mean) <= 1.01 * WINSOR * std / 2_000).all()
     assert (scaler.std <= 1.05 * std).all()
+
+
+@pytest.mark.parametrize("absurd", [1e9, -1e9, 3e38, -3e38])
+def test_an_absurd_value_among_the_first_does_not_spoil_its_column(absurd: float) -> None:
+    """Nothing is known of the column yet but its first batch."""
+    x = rows_of(6, 128)
+    wanted = scaler_of(x)
+    x[7], x[:, 2] = absurd, np.nan  # a column of nothing but missing values beside them
+    x[9, 2] = absurd
+    scaler = scaler_of(x)
+    for i in range(2):
+        column = x[~np.isnan(x[:, i]), i].astype(np.float64)
+        median = np.median(column)
+        reach = WINSOR * DEVIATIONS_PER_MAD * np.median(np.abs(column - median))
+        cut = np.clip(column, median - reach, median + reach)
+        assert scaler.mean[i] == pytest.approx(cut.mean(), rel=1e-9)
+        assert scaler.std[i] == pytest.approx(cut.std(), rel=1e-9)
+    assert (scaler.std[:2] < 2 * wanted.std[:2]).all()
+    assert np.abs(scaler.scale(rows_of(7, 500, missing=0.0))[:, :2]).mean() > 0.4
+
+
+def test_an_ordinary_first_batch_is_taken_as_it_is() -> None:
+    x = rows_of(8, 128, missing=0.0).astype(np.float64)
+    scaler = scaler_of(x.astype(np.float32))
+    assert scaler.mean == pytest.approx(x.mean(axis=0), rel=1e-9)
+    assert scaler.std == pytest.approx(x.std(axis=0), rel=1e-9)
+
+
+def test_a_first_batch_of_mostly_equal_values_shows_no_spread_to_cut_at() -> None:
+    x = np.zeros((128, 1), dtype=np.float32)
+    x[:40, 0] = 1000.0
+    assert scaler_of(x).mean == pytest.approx(1000.0 * 40 / 128)
+    few = np.array([[1.0], [2.0], [1e6]], dtype=np.float32)
+    assert scaler_of(few).mean == pytest.approx(few.mean())
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.0, 1e-7), (0.0, 1e-20), (1e-3, 1e-8), (1e6, 10.0), (0.0, 1e20)])
+def test_any_scale_is_standardised(mean: float, std: float) -> None:
+    x = np.random.default_rng(0).normal(mean, std, (3_000, 1)).astype(np.float32)
+    z = scaler_of(x, 128).scale(x)
+    assert z.std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_what_float32_rounds_is_no_spread() -> None:
+    x = np.full((300, 1), 1e6, dtype=np.float32)
+    x[::2] = np.nextafter(x[0], np.float32(2e6))
+    assert scaler_of(x).std == 1.0
 
 
 def test_a_lasting_shift_is_followed() -> None:

@@ -1,9 +1,11 @@
 """How the flat vector is cut."""
 
+import msgspec
 import numpy as np
 import pytest
 
-from models.shapes import dense_columns, parameter_count, parameter_shapes, rate_columns, split
+from models.features import FeatureEncoder
+from models.shapes import dense_columns, parameter_count, parameter_shapes, rate_cells, rate_columns, split
 from models.spec import Categorical, Features, Label, Learner, ModelSpec, Numeric, Rates
 
 
@@ -20,6 +22,14 @@ def spec_of(task: str = "binary", network: str = "mlp", hidden: tuple[int, ...] 
         ),
         learner=Learner(network=network, hidden=hidden),  # type: ignore[arg-type]
     )
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_cells_of_the_rates_are_those_of_their_tables(task: str) -> None:
+    spec = spec_of(task)
+    rates = FeatureEncoder(spec).rates
+    assert rate_cells(spec) == rates._w.size + rates._s.size + rates._last_s.size
+    assert rate_cells(msgspec.structs.replace(spec, features=Features(numeric={"a": Numeric()}))) == 0
 
 
 @pytest.mark.parametrize(("task", "rates"), [("binary", 6), ("multiclass", 18), ("regression", 6)])

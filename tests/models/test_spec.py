@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from models.spec import (
     Categorical,
+    Label,
     ModelSpec,
     Numeric,
     SpecError,
+    Stream,
     fit_problem,
     from_json,
     parse_spec,
@@ -18,8 +20,11 @@ from models.spec import (
     signature,
     to_json,
 )
+from stream_app.compress import FEWEST_ROWS
 
 FLIGHTS = Path(__file__).parents[2] / "examples" / "flights" / "model.toml"
+
+ENDLESS = f"0x{'f' * 5000}"
 
 TEXT = """\
 name = "late"
@@ -121,6 +126,8 @@ WRONG_VALUES = [
         '["1", 1]',
         'line 6: label.classes is ["1", 1], wanted classes that differ when written as texts',
     ),
+    ('["no", "yes"]', '["", "yes"]', 'line 6: label.classes is ["", "yes"], wanted classes that are no empty'),
+    ('["no", "yes"]', f"[0, {2**63}]", f"line 6: label.classes is [0, {2**63}], wanted whole numbers of at most 64"),
     (
         '["no", "yes"]',
         "[false, true]",
@@ -222,9 +229,12 @@ WRONG_NUMBERS = [
     ("tuning2", "shadow_labels", "0", "a whole number from 1 to"),
     ("tuning2", "margin", "-0.1", "a number of at least 0"),
     ("compression", "every_s", "0", "a number above 0"),
-    ("compression", "calibration_rows", "0", "a whole number from 1 to"),
+    ("compression", "calibration_rows", str(FEWEST_ROWS - 1), f"a whole number from {FEWEST_ROWS} to"),
+    ("compression", "every_s", "1e9", "a number above 0 and at most 100000000"),
+    ("compression", "kinds", '["int8", "int8"]', "every kind once"),
     ("compression", "loss_budget", "-0.1", "a number of at least 0"),
     ("publish", "every_s", "inf", "a number above 0"),
+    ("publish", "every_s", "1e300", "a number above 0 and at most 100000000"),
     ("publish", "keep", "1", "a whole number from 2 to"),
     ("publish", "inline_bytes", "900001", "a whole number from 0 to 900000"),
 ]
@@ -238,7 +248,7 @@ def test_wrong_numbers(section: str, key: str, value: str, wanted: str) -> None:
     else:
         text = f"{TEXT}\n[{section}]\n{key} = {value}\n"
     line = text.splitlines().index(f"{key} = {value}") + 1
-    pattern = rf"model\.toml line {line}: {section}\.{key} is [^,]+, wanted {wanted}"
+    pattern = rf"model\.toml line {line}: {section}\.{key} is .+, wanted {wanted}"
     assert re.match(pattern, problem(text))
 
 
@@ -259,6 +269,64 @@ def test_dotted_keys_and_inline_tables_are_found() -> None:
 
 def test_long_values_are_cut() -> None:
     assert len(problem(changed("0.003", f'"{"x" * 500}"'))) < 160
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[learner]", f"[learner]\nseed = {ENDLESS}", "line 30: learner.seed is too long to show, wanted a whole"),
+        ("[64, 32]", f"[{ENDLESS}]", "line 30: learner.hidden is too long to show, wanted a whole number from 1"),
+        ('["no", "yes"]', f"[0, {ENDLESS}]", "line 6: label.classes is too long to show, wanted whole numbers of"),
+        ("wait_s = 3600", f"wait_s = {ENDLESS}", "line 7: label.wait_s is too long to show, wanted a number"),
+    ],
+)
+def test_numbers_that_python_does_not_write_are_refused(old: str, new: str, message: str) -> None:
+    """TOML's hexadecimal ones have no limit of digits."""
+    assert message in problem(changed(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "[64, 32]",
+            "[65536, 65536]",
+            "line 30: learner.hidden is [65536, 65536], wanted at most 50000000 parameters in all: "
+            "features.categorical has 2336 (size * dim), the layers have 4296343553",
+        ),
+        (
+            "size = 512",
+            "size = 16777216, dim = 4096",
+            'line 15: features.categorical."a dest" is {"size": 16777216, "dim": 4096}, wanted at most 50000000 '
+            "parameters in all: features.categorical has 68719477024 (size * dim), the layers have 265217",
+        ),
+        (
+            "slots = 2048",
+            "slots = 16777216",
+            "line 27: features.rates.slots is 16777216, wanted at most 20000000 cells in all: slots, keys, "
+            "half_lives_s and the label make it 251658240",
+        ),
+    ],
+)
+def test_what_no_machine_holds_is_refused(old: str, new: str, message: str) -> None:
+    assert problem(changed(old, new)) == f"model.toml {message}"
+
+
+def test_the_largest_network_is_counted_to_the_last_parameter() -> None:
+    """48,000,000 in the table; 34 to a unit (32 weights in, one out, its bias), and the last bias."""
+    text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.numeric]\na = {}\nb = {}\nc = {}\nd = {}\n'
+    text += "[features.categorical]\ne = { size = 2000000, dim = 24 }\n[learner]\nhidden = "
+    assert parse_spec(f"{text}[58823]", "").learner.hidden == (58823,)
+    assert "features.categorical has 48000000 (size * dim), the layers have 2000017" in problem(f"{text}[58824]")
+
+
+def test_a_linear_network_may_be_too_large_too() -> None:
+    classes = ", ".join(map(str, range(1000)))
+    table = "size = 2, dim = 4096"
+    tables = "\n".join(f"f{i} = {{ {table} }}" for i in range(13))
+    text = f'name = "a"\ntask = "multiclass"\nlabel.name = "y"\nlabel.classes = [{classes}]\n'
+    text += f'[features.categorical]\n{tables}\n[learner]\nnetwork = "linear"\n'
+    assert '20: learner.network is "linear", wanted at most 50000000 parameters in all' in problem(text)
 
 
 def test_a_linear_network_needs_no_layers() -> None:
@@ -310,6 +378,23 @@ def test_json_that_is_no_spec() -> None:
 def test_any_text_is_a_spec_error(text: str) -> None:
     with pytest.raises(SpecError, match="model"):
         parse_spec(text, "model.toml")
+
+
+def test_how_far_ahead_a_record_may_be() -> None:
+    """A record a day ahead would expire all that waits: the join's clock is a running maximum."""
+    assert parse_spec(TEXT, "").stream.ahead_s == 60.0
+    assert parse_spec(f"{TEXT}[stream]\nahead_s = 3600", "").stream.ahead_s == 3600.0
+    assert problem(f"{TEXT}[stream]\nahead_s = 86400") == (
+        "model.toml line 38: stream.ahead_s is 86400.0, wanted at most label.wait_s (3600.0)"
+    )
+    assert problem(changed("wait_s = 3600", "wait_s = 30")) == (
+        "model.toml: stream.ahead_s is 60.0, wanted at most label.wait_s (30.0)"
+    )
+
+
+def test_a_version_outlives_limits_set_after_it() -> None:
+    head = spec_of(label=Label(name="late", classes=("no", "yes"), wait_s=30.0), stream=Stream(ahead_s=86400.0))
+    assert from_json(to_json(head)) == head
 
 
 KEEPS = [

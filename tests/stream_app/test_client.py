@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent import futures
+from typing import Any
 
 import grpc
 import numpy as np
@@ -92,6 +93,33 @@ def test_numpy_numbers(client: StreamModelClient, stand_in: StandIn) -> None:
     client.predict([{"a": np.float32(0.5), "b": np.int64(3)}])
     features = stand_in.asked[0].rows[0].features
     assert (features["a"].number, features["b"].number) == (0.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "time_s", "text"),
+    [
+        ({1: 2.0}, None, r"rows\[1\]: a feature's name is 1, wanted a string"),
+        ({}, "now", r"rows\[1\]: time_s is 'now', wanted seconds since the epoch"),
+    ],
+)
+def test_what_no_request_can_hold(client: StreamModelClient, row: Any, time_s: Any, text: str) -> None:
+    with pytest.raises(ServingError, match=text) as caught:
+        client.predict([{}, row], [None, time_s])
+    assert caught.value.status == "INVALID_ARGUMENT"
+
+
+def test_a_server_that_comes_back_is_soon_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a minute away, it took as long again; here the setting only, which gRPC is known to keep."""
+    given: dict[str, Any] = {}
+    channel = grpc.insecure_channel
+
+    def noted(target: str, options: Any) -> grpc.Channel:
+        given.update(options)
+        return channel(target, options)
+
+    monkeypatch.setattr(grpc, "insecure_channel", noted)
+    StreamModelClient("127.0.0.1:1").close()
+    assert given["grpc.max_reconnect_backoff_ms"] <= 1000 * DEADLINE_S
 
 
 def test_one_time_per_row(client: StreamModelClient) -> None:

@@ -173,8 +173,8 @@ def test_times_far_ahead_of_the_kafka_timestamp_are_set_aside(name: str) -> None
     make = {"time": lambda t: features(time=t), "label_time": lambda t: label(1, time=t)}[name]
     assert event_of(make(SENT_S + 100.0))
     reason = reason_of(make(SENT_S + 101.0))
-    assert f"'{name}' is 1000101.0, 101 s ahead of when the broker got it; wanted at most 100" in reason
-    assert "ahead" in reason_of(make(1e308))
+    assert f"'{name}' is 1000101.0, 101 s ahead of its Kafka timestamp; wanted at most 100" in reason
+    assert len(reason_of(make(1e308))) < 200
 
 
 @pytest.mark.parametrize("time", [-1e308, 0.0, 1.0])

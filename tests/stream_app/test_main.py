@@ -1,10 +1,13 @@
 """What is wrong with a command line is said at once: 2 for what someone must mend, 1 for what may pass."""
 
 import time
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from stream_app import serve
 from stream_app.__main__ import main
 from stream_app.broker import free_port
 
@@ -18,7 +21,11 @@ SPEC = "examples/flights/model.toml"
         (("serve", "--listen", "127.0.0.1:65536"), "--listen: got '127.0.0.1:65536', wanted HOST:PORT"),
         (("monitor", "--prometheus", "here"), "--prometheus: got 'here', wanted HOST:PORT"),
         (("lag", "--watch", "-1"), "--watch: got '-1', wanted seconds above 0"),
+        (("lag", "--watch", "1e300"), "--watch: got '1e300', wanted seconds above 0 and at most 100000000"),
         (("worker", "--stuck-s", "nan"), "--stuck-s: got 'nan', wanted seconds above 0"),
+        (("monitor", "--registry", "x"), "stream-app monitor: error: unrecognized arguments: --registry x"),
+        (("lag", "--registry", "x"), "stream-app lag: error: unrecognized arguments: --registry x"),
+        (("up", "--bogus"), "usage: stream-app up "),
         (("worker", "--bootstrap-servers", "a:1,b"), "--bootstrap-servers: got 'b', wanted HOST:PORT"),
     ],
 )
@@ -36,11 +43,26 @@ def test_broker_that_is_not_there_is_said_at_once(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server, started_s = f"127.0.0.1:{free_port()}", time.monotonic()
-    flags = ("--spec", SPEC, "--bootstrap-servers", server, "--registry", str(tmp_path))
-    run_dir = ("--run-dir", str(tmp_path)) if command == "up" else ()
-    assert main([command, *flags, *run_dir]) == 1
+    flags = ["--spec", SPEC, "--bootstrap-servers", server]
+    flags += ["--registry", str(tmp_path)] if command != "lag" else []
+    flags += ["--run-dir", str(tmp_path)] if command == "up" else []
+    assert main([command, *flags]) == 1
     assert f"broker {server!r}: " in capsys.readouterr().err
     assert time.monotonic() - started_s < 10.0  # 15 s and more, were it left to Kafka's clients
+
+
+def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"stream-app {metadata.version('stream-app')}\n"
+
+
+@pytest.mark.parametrize("flags", [(), ("--share-port",)])
+def test_a_port_is_shared_only_where_it_is_asked_for(flags: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(serve, "run", asked.update)
+    assert main(["serve", "--spec", SPEC, "--bootstrap-servers", "127.0.0.1:9092", *flags]) == 0
+    assert asked["share_port"] == bool(flags)
 
 
 def test_run_dir_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from stream_app.dashboard.view import Frame, line, lines, render, show
 from stream_app.status import ProcessStatus, Status
-from tests.stream_app.heads import NOW_S, decision, lag_of, status_of
+from tests.stream_app.heads import NOW_S, decision, head_of, lag_of, status_of
 
 RIVER: dict[str, Any] = {
     "auc": 0.7361,
@@ -126,6 +126,21 @@ def test_without_a_terminal_lines_come_at_once_and_then_every_few_seconds() -> N
     show(frame, stop, console=Console(file=out, width=40), every_s=60.0)
     assert out.getvalue().count("\n") == 1
     assert out.getvalue().startswith("flights v7")
+
+
+@pytest.mark.parametrize("text", ["[fe80::1]:9092", "a [/x] b", "[bold]x", "a:key:9092"])
+def test_brackets_and_colons_are_shown_as_they_are(text: str) -> None:
+    """Rich takes them for markup and emoji, where it gets a str: a lone "[/x]" ended the process."""
+    head = head_of(7, reference=text[:20])
+    counts = {text[:12]: 1}
+    status = status_of(head=head, problem=text, decisions=(decision(text, said=text),), decision_counts=counts)
+    frame = Frame(status, {text: RIVER}, [ProcessStatus(text, "running", 1, 0)], text)
+    assert drawn(frame).count(text) >= 5
+    assert text[:20] in drawn(frame)
+    out, stop = io.StringIO(), threading.Event()
+    stop.set()
+    show(lambda: frame, stop, console=Console(file=out, width=40))
+    assert out.getvalue() == f"{lines(frame)}\n"
 
 
 def test_on_a_terminal_the_picture_is_redrawn() -> None:
