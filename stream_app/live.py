@@ -9,8 +9,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Literal
 
 import msgspec
@@ -372,7 +372,7 @@ class _Contact:
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         connect(bootstrap_servers)
         self._topic = topic
-        with _broker_errors(bootstrap_servers):
+        with kafka_clients.broker_errors(bootstrap_servers):
             self._admin = kafka_clients.admin(
                 bootstrap_servers,
                 bootstrap_timeout_ms=int(ANSWER_S * 1000),
@@ -396,7 +396,7 @@ class _Contact:
             raise TopicError(f"topic {self._topic!r}: has id {found}, wanted {self._id}; it was recreated")
 
     def _topic_id(self) -> str:
-        with _broker_errors(self._bootstrap_servers):
+        with kafka_clients.broker_errors(self._bootstrap_servers):
             found = self._admin.describe_topics([self._topic])[0]
         if found["error_code"]:
             raise TopicError(f"topic {self._topic!r}: is not there, wanted the worker to create it")
@@ -404,11 +404,3 @@ class _Contact:
 
     def close(self) -> None:
         self._admin.close()
-
-
-@contextmanager
-def _broker_errors(bootstrap_servers: str) -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(f"broker {bootstrap_servers!r}: {error}, wanted an answer") from error
