@@ -13,15 +13,14 @@ from kafka.errors import KafkaError
 
 from models.compress import Compressed, compress
 from models.measure import Examples
-from models.snapshot import SnapshotError, unpack
 from models.spec import ModelSpec
+from stream_app import versions
 from stream_app.errors import ModelLogError, RegistryError, StreamAppError
 from stream_app.events import Decision
 from stream_app.modellog import Change, Envelope, Fold, LogRecord, Variant
-from stream_app.registry import Registry, checked
+from stream_app.registry import Registry
+from stream_app.versions import SERVING
 
-SERVING = "serving.onnx"
-"""Name of the version's array (uint8, 1-D) that is the graph servers run."""
 BATCH = 1
 """Rows per timed call: most calls to a server carry one row. Wide networks gain more in batches."""
 FEWEST_ROWS = 200
@@ -107,15 +106,7 @@ class Compressor:
         return head
 
     def _graph(self, head: Envelope) -> bytes:
-        inline = self._log.fold.head_inline
-        if inline is None:
-            data = self._registry.read(head.artefact, head.sha256)
-        else:
-            data = checked(head.artefact, inline, head.sha256)
-        try:
-            arrays, _ = unpack(data)
-        except SnapshotError as error:
-            raise RegistryError(f"{head.artefact}: {error}") from error
+        arrays, _ = versions.read_head(self._log.fold, self._registry)
         if SERVING not in arrays:
             raise RegistryError(f"{head.artefact} has no array {SERVING!r}, got {sorted(arrays)}")
         return arrays[SERVING].tobytes()

@@ -22,11 +22,11 @@ from models.features import FeatureEncoder
 from models.runtime import Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
-from stream_app import kafka_clients
-from stream_app.errors import BrokerError, ModelLogError, RegistryError, StreamAppError, TopicError
+from stream_app import artefacts, kafka_clients
+from stream_app.errors import BrokerError, ModelLogError, StreamAppError, TopicError
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope, Fold, Variant
-from stream_app.registry import Registry, checked
+from stream_app.registry import Registry
 from stream_app.topics import connect
 
 CONTACT_EVERY_S = 1.0
@@ -309,7 +309,7 @@ class LiveFollower:
                 continue
             inline = fold.head_inline if envelope is head else None
             try:
-                return prepare(self._bytes(envelope, inline), envelope)
+                return prepare(artefacts.read(envelope, inline, self._registry), envelope)
             except StreamAppError as error:
                 self._refuse(envelope.id, error)
         return None
@@ -318,17 +318,10 @@ class LiveFollower:
         if variant is None or not variant.served:
             return None
         try:
-            return plain.with_variant(variant, self._bytes(variant, variant.inline))
+            return plain.with_variant(variant, artefacts.read(variant, variant.inline, self._registry))
         except StreamAppError as error:
             self._refuse(f"{variant.kind} of {variant.of_version}", error)
             return None
-
-    def _bytes(self, record: Envelope | Variant, inline: bytes | None) -> bytes:
-        if inline is not None:
-            return checked(record.artefact, inline, record.sha256)
-        if self._registry is None:
-            raise RegistryError(f"{record.artefact}: not inline, wanted a registry to read")
-        return self._registry.read(record.artefact, record.sha256)
 
     def _refuse(self, name: str, error: StreamAppError) -> None:
         if name not in self._try_again_s:

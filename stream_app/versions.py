@@ -11,12 +11,15 @@ from models.export import to_onnx
 from models.scaler import Scaler
 from models.snapshot import Arrays, SnapshotError, pack, under, unpack
 from models.spec import ModelSpec, signature, to_json
+from stream_app import artefacts
 from stream_app.errors import RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import Envelope, Fold, Hyper
-from stream_app.registry import Registry, checked
+from stream_app.registry import Registry
 
 FOLDER, SUFFIX = "versions", ".safetensors"
+SERVING = "serving.onnx"
+"""Name of a version's array (uint8, 1-D) that is the graph servers run."""
 
 
 class Snapshot(NamedTuple):
@@ -86,7 +89,7 @@ def write(
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.
     texts = {"spec": to_json(spec), "envelope": json.dumps(msgspec.to_builtins(draft, str_keys=True))}
-    arrays = taken.arrays | {"serving.onnx": np.frombuffer(onnx, dtype=np.uint8)}
+    arrays = taken.arrays | {SERVING: np.frombuffer(onnx, dtype=np.uint8)}
     data = pack(arrays, texts)
     artefact = registry.write(FOLDER, SUFFIX, data)
     envelope = msgspec.structs.replace(
@@ -113,11 +116,7 @@ def read_head(fold: Fold, registry: Registry) -> tuple[Arrays, dict[str, str]]:
     """
     head = fold.head
     assert head is not None
-    if fold.head_inline is not None:
-        data = checked(head.artefact, fold.head_inline, head.sha256)
-    else:
-        data = registry.read(head.artefact, head.sha256)
-    return _unpacked(head.artefact, data)
+    return _unpacked(head.artefact, artefacts.read(head, fold.head_inline, registry))
 
 
 def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[str, str]]:
@@ -126,7 +125,7 @@ def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[s
     Raises:
         RegistryError: it is gone, torn or tampered with.
     """
-    return _unpacked(envelope.artefact, registry.read(envelope.artefact, envelope.sha256))
+    return _unpacked(envelope.artefact, artefacts.read(envelope, None, registry))
 
 
 def newest_readable(registry: Registry, wanted: str | None = None) -> tuple[Envelope, Arrays] | None:
