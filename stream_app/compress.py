@@ -71,11 +71,13 @@ class Compressor:
         self._announce_decision = announce_decision
         self._clock = clock
         self._decided: str | None = None
+        self.wanted = "int8" in spec.compression.kinds
+        """Whether the spec wants any variant."""
         self.late = 0
         """Variants whose version was no longer the head when they were ready."""
 
     def run_once(self) -> Variant | None:
-        """Compress the newest head, unless that was done, or rows to judge by are still too few.
+        """Compress the newest head, unless that was done, is not wanted, or rows to judge by are still too few.
 
         Returns:
             The variant if the log shows it attached to the head, else None.
@@ -85,6 +87,8 @@ class Compressor:
             ModelLogError: the log could not be read.
             KafkaError: the broker could not be reached.
         """
+        if not self.wanted:
+            return None
         head = self._undecided_head()
         rows = self._examples(head) if head else None
         if rows is None or len(rows.target) < FEWEST_ROWS:
@@ -169,6 +173,7 @@ class Compressor:
             "fp32_latency_us": found.fp32_latency_us,
             "loss_delta": found.loss_delta,
             "rows": found.rows,
+            "runtime": found.runtime,
             "attached": variant is not None,
             "served": variant is not None and variant.served,
         }
@@ -178,7 +183,11 @@ class Compressor:
 
 def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> None:
     """Compress every ``every_s`` seconds until ``stop`` is set; trouble is logged and retried."""
-    while not stop.wait(every_s):
+    if not compressor.wanted:
+        _log.info("compression.kinds is empty: nothing to do until the end")
+        stop.wait()
+        return
+    while not stop.wait(min(every_s, threading.TIMEOUT_MAX)):  # beyond it Python refuses to wait
         try:
             compressor.run_once()
         except (KafkaError, StreamAppError, OSError) as error:

@@ -147,6 +147,7 @@ def test_the_decision_carries_the_evidence(stage: Stage) -> None:
                 "fp32_latency_us": variant.fp32_latency_us,
                 "loss_delta": variant.loss - variant.fp32_loss,
                 "rows": 200,
+                "runtime": variant.runtime,
                 "attached": True,
                 "served": variant.served,
             },
@@ -282,6 +283,33 @@ def test_the_loop_survives_broker_trouble(stage: Stage, caplog: pytest.LogCaptur
     assert len(caplog.messages) == 2
     assert caplog.messages[1] == "compression failed, next try in 0.001 s: slow"
     assert [type(r) for r in stage.log.records] == [Announcement, Variant]
+
+
+def test_without_a_kind_nothing_is_quantised_and_the_process_waits_for_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(tmp_path, msgspec.structs.replace(SPEC, compression=Compression(kinds=(), loss_budget=0.1)))
+    assert stage.compressor.run_once() is None
+    stop = threading.Event()
+    running = threading.Thread(target=run, args=(stage.compressor, stop), kwargs={"every_s": 0.001})
+    with caplog.at_level(logging.INFO, "stream_app.compress"):
+        running.start()
+        running.join(0.2)
+        assert running.is_alive()
+        stop.set()
+        running.join(10)
+    assert not running.is_alive()
+    assert caplog.messages == ["compression.kinds is empty: nothing to do until the end"]
+    assert (stage.asked, stage.decisions, len(stage.log.records)) == ([], [], 1)
+
+
+def test_any_pause_that_the_spec_allows_can_be_waited(stage: Stage) -> None:
+    stop = threading.Event()
+    ending = threading.Timer(0.1, stop.set)
+    ending.start()
+    run(stage.compressor, stop, every_s=1e300)
+    ending.join()
+    assert stage.asked == []
 
 
 def test_it_compresses_through_a_real_broker(bootstrap_servers: str, app_name: str, tmp_path: Path) -> None:
