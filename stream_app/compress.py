@@ -15,7 +15,7 @@ from models.compress import Compressed, compress
 from models.measure import Examples
 from models.spec import ModelSpec
 from stream_app import versions
-from stream_app.errors import ModelLogError, RegistryError, StreamAppError
+from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError
 from stream_app.events import Decision
 from stream_app.modellog import Change, Envelope, Fold, LogRecord, Variant
 from stream_app.registry import Registry
@@ -83,6 +83,7 @@ class Compressor:
             The variant if the log shows it attached to the head, else None.
 
         Raises:
+            EpochError: the head does not fit the spec.
             RegistryError: the version's artefact is missing, torn or holds no graph.
             ModelLogError: the log could not be read.
             KafkaError: the broker could not be reached.
@@ -107,6 +108,7 @@ class Compressor:
         head = self._log.fold.head
         if head is None or head.id == self._decided or "int8" in self._log.fold.variants:
             return None
+        versions.check_fit(self._spec, self._log.fold, self._registry)
         return head
 
     def _graph(self, head: Envelope) -> bytes:
@@ -182,13 +184,23 @@ class Compressor:
 
 
 def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> None:
-    """Compress every ``every_s`` seconds until ``stop`` is set; trouble is logged and retried."""
+    """Compress every ``every_s`` seconds until ``stop`` is set; trouble is logged and retried.
+
+    A head that does not fit the spec is waited out: a worker may be about to begin a new epoch, and ending here would
+    end it too where ``stream-app up`` watches both.
+    """
     if not compressor.wanted:
         _log.info("compression.kinds is empty: nothing to do until the end")
         stop.wait()
         return
+    unfit = ""
     while not stop.wait(min(every_s, threading.TIMEOUT_MAX)):  # beyond it Python refuses to wait
         try:
             compressor.run_once()
+            unfit = ""
+        except EpochError as error:
+            if str(error) != unfit:
+                _log.warning("waiting for another: %s", error)
+            unfit = str(error)
         except (KafkaError, StreamAppError, OSError) as error:
             _log.warning("compression failed, next try in %g s: %s", every_s, error)

@@ -10,9 +10,9 @@ import numpy as np
 from models.export import to_onnx
 from models.scaler import Scaler
 from models.snapshot import Arrays, SnapshotError, pack, under, unpack
-from models.spec import ModelSpec, signature, to_json
+from models.spec import ModelSpec, SpecError, fit_problem, from_json, signature, to_json
 from stream_app import artefacts
-from stream_app.errors import RegistryError
+from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import Envelope, Fold, Hyper
 from stream_app.registry import Registry
@@ -117,6 +117,25 @@ def read_head(fold: Fold, registry: Registry) -> tuple[Arrays, dict[str, str]]:
     head = fold.head
     assert head is not None
     return _unpacked(head.artefact, artefacts.read(head, fold.head_inline, registry))
+
+
+def check_fit(spec: ModelSpec, fold: Fold, registry: Registry) -> None:
+    """Whoever works beside the worker with a spec of its own must not touch a head of another meaning.
+
+    The text names no version: it stays the same until head or spec change their meaning.
+
+    Raises:
+        EpochError: there is a head, and its parameters do not mean what the spec says.
+    """
+    head = fold.head
+    if head is None or head.signature == signature(spec):
+        return
+    problem = f"signature: head has {head.signature}, spec has {signature(spec)}"
+    try:
+        problem = fit_problem(spec, from_json(read_head(fold, registry)[1]["spec"])) or problem
+    except (RegistryError, SpecError, KeyError):
+        pass  # unreadable, or of a newer program: its signature must do
+    raise EpochError(f"the head of {spec.name!r} does not fit the spec: {problem}")
 
 
 def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[str, str]]:
