@@ -26,7 +26,7 @@ from models.spec import ModelSpec
 from models.torch_learner import TorchLearner
 from stream_app import replay, versions
 from stream_app.decisions import DecisionWriter
-from stream_app.errors import StreamAppError
+from stream_app.errors import StreamAppError, TopicError
 from stream_app.events import Topics
 from stream_app.learn import Core, Step
 from stream_app.logclient import LogClient
@@ -76,21 +76,40 @@ class Challenger:
         self.core = Core(spec, _learner(spec, base.envelope))
         self.core.load(base.arrays, base.envelope)
         self.trails: dict[int, Trail] = replay.rebuild(self.core, base.envelope, reader, self._topics)
+        for p, (start, _) in base.envelope.replay_from.items():
+            self._check_whole(p, start)
         self._spec = spec
         self.labels = 0
         self._own_loss = self._said_loss = 0.0
 
     def walk(self, offsets: dict[int, int]) -> Iterator[Step]:
-        """Let the events before ``offsets`` take effect; the predictions of all of them are on record."""
+        """Let the events before ``offsets`` take effect; the predictions of all of them are on record.
+
+        Raises:
+            TopicError: some of them were deleted; what would be promoted had never learned them.
+        """
         for p, end in offsets.items():
-            self._recall(p)
             at = self.core.partitions[p].next_offset
+            if at < end:
+                self._recall(p)
             while at < end:
-                chunk = self._reader.range(self._topics.events, p, at, min(end, at + CHUNK))
-                if chunk:  # read from the log itself: a gap is compaction's or a transaction marker's
+                stop = min(end, at + CHUNK)
+                chunk = self._reader.range(self._topics.events, p, at, stop)
+                if len(chunk) < stop - at:  # asked after reading: what is still there now was there then
+                    self._check_whole(p, at)
+                if chunk:  # a gap that is left is compaction's or a transaction marker's
                     self.core.partitions[p].next_offset = chunk[0].offset
                 yield from self.core.take(p, chunk).steps
-                at += CHUNK
+                at = stop
+
+    def _check_whole(self, partition: int, start: int) -> None:
+        """Retention has not reached ``start`` yet."""
+        begin = self._reader.begin(self._topics.events, partition)
+        if begin > start:
+            raise TopicError(
+                f"{self._topics.events}/{partition}: offsets {start} to {begin - 1} were deleted before the tuner "
+                "read them, wanted all of its window; is stream.retention_s too short for it, or for label.wait_s?"
+            )
 
     def _recall(self, partition: int) -> None:
         """Learn from the predictions topic what has been said since."""

@@ -9,6 +9,7 @@ import pytest
 
 from models.spec import ModelSpec
 from stream_app.decisions import DecisionWriter
+from stream_app.errors import TopicError
 from stream_app.events import Decision
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope
@@ -20,6 +21,7 @@ from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
 from tests.processes import wait_until
+from tests.stream_app.test_seed import delete_records
 
 EXAMPLES = 2_500
 EVERY_LABELS = 700
@@ -142,4 +144,23 @@ def test_a_challenger_walks_over_the_gaps_that_transactions_leave(
 
     count, _ = streams.expected_ledger(stream)
     assert challenger.core.counts["learned"] == count
+    line.close()
+
+
+def test_a_challenger_does_not_pass_over_deleted_events(
+    apache_kafka: ApacheKafka, app_name: str, tmp_path: Path
+) -> None:
+    line = Line(apache_kafka.bootstrap_servers, sleepy(app_name, margin=0.0), tmp_path)
+    seeded = line.seeder().seed()
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(60))
+    base = Base(seeded.head, seeded.core.state())
+    challenger = Challenger(line.spec, base, line.reader)
+    list(challenger.walk({0: 20}))
+    delete_records(line, line.topics.events, {0: 50})
+
+    with pytest.raises(TopicError, match=rf"^{line.topics.events}/0: offsets 20 to 49 were deleted before the tuner"):
+        list(challenger.walk({0: 100}))
+    assert challenger.core.partitions[0].next_offset == 20
+    with pytest.raises(TopicError, match="offsets 0 to 49 were deleted"):  # nor what waits for labels in the base
+        Challenger(line.spec, base, line.reader)
     line.close()
