@@ -159,11 +159,14 @@ class Tuner:
         self._spec, self._log, self._registry, self._reader = spec, models, registry, reader
         self._decisions, self._topic_ids, self._stop = decisions, topic_ids, stop
         self._base: Base | None = None
-        self._next_base_labels = spec.tuning.every_labels - spec.tuning.window_labels
+        self._next_base_labels = self._pause_labels
         self.rounds = 0
 
     def step(self) -> bool:
-        """Look at the head; run a round if one is due. True if it ran."""
+        """Look at the head; run a round if one is due. True if it ran.
+
+        A round that fails is not tried again: the next begins with a new base, at the head of then.
+        """
         self._log.poll(0.2)
         head, tuning = self._log.head, self._spec.tuning
         if head is None or tuning.every_labels == 0:
@@ -171,15 +174,24 @@ class Tuner:
         if self._base is not None and self._base.envelope.epoch != head.epoch:
             self._base = None  # its line was left
         if self._base is None:
+            # After a new beginning (--on-mismatch fresh) the labels count from 0 again.
+            self._next_base_labels = min(self._next_base_labels, head.labels + self._pause_labels)
             if head.labels >= self._next_base_labels:
                 self._base = Base(head, versions.read_head(self._log.fold, self._registry)[0])
             return False
         if head.labels - self._base.envelope.labels < tuning.window_labels:
             return False
-        self._round(self._base, head)
-        self._base = None
-        self._next_base_labels = head.labels + max(0, tuning.every_labels - tuning.window_labels)
+        try:
+            self._round(self._base, head)
+        finally:  # a failed round too: its window would only grow
+            self._base = None
+        self._next_base_labels = head.labels + self._pause_labels
         return True
+
+    @property
+    def _pause_labels(self) -> int:
+        """Between a round and the next one's base."""
+        return max(0, self._spec.tuning.every_labels - self._spec.tuning.window_labels)
 
     def _round(self, base: Base, head: Envelope) -> None:
         started_s = time.monotonic()

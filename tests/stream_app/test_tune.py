@@ -2,17 +2,20 @@
 
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from models.spec import ModelSpec
+from models.spec import ModelSpec, signature
+from stream_app import versions
 from stream_app.decisions import DecisionWriter
 from stream_app.errors import TopicError
 from stream_app.events import Decision
 from stream_app.logclient import LogClient
-from stream_app.modellog import Envelope
+from stream_app.modellog import Change, Envelope, Fold
 from stream_app.replay import Reader
 from stream_app.seed import Seeded, Seeder
 from stream_app.topics import topic_ids
@@ -21,6 +24,7 @@ from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
 from tests.processes import wait_until
+from tests.stream_app.heads import head_of
 from tests.stream_app.test_seed import delete_records
 
 EXAMPLES = 2_500
@@ -164,3 +168,87 @@ def test_a_challenger_does_not_pass_over_deleted_events(
     with pytest.raises(TopicError, match="offsets 0 to 49 were deleted"):  # nor what waits for labels in the base
         Challenger(line.spec, base, line.reader)
     line.close()
+
+
+# Without a broker ---------------------------------------------------------------------------------
+
+
+class Heads:
+    """A models topic of which only the head matters, set by hand."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.fold = Fold()
+
+    @property
+    def head(self) -> Envelope | None:
+        return self.fold.head
+
+    def poll(self, timeout_s: float) -> list[Change]:
+        return []
+
+    def catch_up(self) -> None:
+        pass
+
+    def set(self, labels: int, **changes: Any) -> None:
+        number = self.fold.head.number + 1 if self.fold.head else 1
+        self.fold.head = head_of(number, **({"labels": labels, "signature": signature(self._spec)} | changes))
+
+
+class Rounds:
+    """A tuner whose rounds are only counted; its base and window, and what they raise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.heads = Heads(sleepy("counted", margin=0.0))
+        self.decided: list[tuple[str, Any]] = []
+        nothing: Any = None
+        self.tuner = Tuner(
+            sleepy("counted", margin=0.0),
+            models=cast(LogClient, self.heads),
+            registry=nothing,
+            reader=nothing,
+            decisions=cast(DecisionWriter, self),
+            topic_ids={},
+            stop=threading.Event(),
+        )
+        self.windows: list[tuple[int, int]] = []
+        self.error: Exception | None = None
+        monkeypatch.setattr(versions, "read_head", lambda fold, registry: ({}, {}))
+        monkeypatch.setattr(self.tuner, "_round", self._round)
+
+    def decide(self, kind: str, version: int, evidence: Any) -> None:
+        self.decided.append((kind, evidence))
+
+    def _round(self, base: Base, head: Envelope) -> None:
+        self.windows.append((base.envelope.labels, head.labels))
+        if self.error is not None:
+            raise self.error
+
+    def learn(self, first: int, last: int, **changes: Any) -> None:
+        """Heads of so many labels, 10 apart; the tuner looks at each."""
+        for labels in range(first, last + 1, 10):
+            self.heads.set(labels, **changes)
+            with suppress(TopicError):
+                self.tuner.step()
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
+    return Rounds(monkeypatch)
+
+
+def test_rounds_come_at_their_intervals(rounds: Rounds) -> None:
+    rounds.learn(0, 2_500)
+    assert rounds.windows == [(300, 700), (1_000, 1_400), (1_700, 2_100)]
+
+
+def test_a_round_that_fails_is_left_with_its_base(rounds: Rounds) -> None:
+    rounds.error = TopicError("deleted")
+    rounds.learn(0, 1_200)
+    assert rounds.windows == [(300, 700), (710, 1_110)]  # not 300 to 710, 720 ... for ever
+
+
+def test_after_a_new_beginning_it_tunes_as_at_first(rounds: Rounds) -> None:
+    rounds.learn(100_000, 100_700)
+    rounds.learn(0, 800, epoch=2)
+    assert rounds.windows == [(100_000, 100_400), (300, 700)]
