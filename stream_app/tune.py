@@ -137,6 +137,11 @@ class Challenger:
         """Mean loss of challenger and champion so far."""
         return self._own_loss / max(1, self.labels), self._said_loss / max(1, self.labels)
 
+    def wins(self, margin: float) -> bool:
+        """By more than the margin; a loss that is not finite never does, but anything finite beats NaN."""
+        own, said = self.losses
+        return math.isfinite(own) and not said <= own + margin
+
 
 class Tuner:
     """Searches, shadows, promotes; one round at a time.
@@ -197,19 +202,18 @@ class Tuner:
         started_s = time.monotonic()
         challenger = Challenger(self._spec, base, self._reader)
         window = self._walked(challenger, head)
-        trials = self._search(base, window)
-        best = min(trials, key=lambda t: t.loss)
+        best, losses = self._search(base, window)
         self.rounds += 1
         self._decisions.decide(
             "tuned",
             head.number,
             {
-                "trials": len(trials),
+                "trials": len(losses),
                 "window_labels": sum(len(s.target) for s in window),
                 "learning_rate": best.learning_rate,
                 "half_life_events": best.half_life_events,
                 "loss": best.loss,
-                "incumbent_loss": trials[0].loss,
+                "incumbent_loss": losses[0],
                 "seconds": time.monotonic() - started_s,
             },
         )
@@ -226,7 +230,8 @@ class Tuner:
             steps.append(step)
         return steps
 
-    def _search(self, base: Base, window: Sequence[Step]) -> list[Trial]:
+    def _search(self, base: Base, window: Sequence[Step]) -> tuple[Trial, list[float]]:
+        """The trial that the search calls best, and the losses of all, that of what is in use now first."""
         tuning, incumbent = self._spec.tuning, base.envelope.hyper
         search: Search = RandomSearch(
             {"learning_rate": tuning.learning_rate, "half_life_events": tuning.half_life_events},
@@ -236,13 +241,17 @@ class Tuner:
                 "half_life_events": incumbent.half_life_events,
             },
         )
-        trials = []
+        best: Trial | None = None
+        losses = []
         for _ in range(tuning.trials):
             candidate = search.ask()
             trial = self._try(base, window, candidate["learning_rate"], candidate["half_life_events"])
             search.tell(candidate, trial.loss)
-            trials.append(trial)
-        return trials
+            losses.append(trial.loss)
+            if best is None or search.best == (candidate, trial.loss):
+                best = trial  # the others' networks are let go
+        assert best is not None
+        return best, losses
 
     def _try(self, base: Base, window: Sequence[Step], learning_rate: float, half_life_events: float) -> Trial:
         learner = TorchLearner(self._spec, learning_rate=learning_rate, half_life_events=half_life_events)
@@ -271,8 +280,7 @@ class Tuner:
                 self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
                 return False
             if challenger.labels >= self._spec.tuning.shadow_labels:
-                own, said = challenger.losses
-                if own + self._spec.tuning.margin >= said:
+                if not challenger.wins(self._spec.tuning.margin):
                     self._decisions.decide("kept", head.number, _duel(challenger))
                     return False
                 behind = challenger.behind(head.offsets)

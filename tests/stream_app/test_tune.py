@@ -1,5 +1,6 @@
 """Re-tuning beside a learning worker: search on replay, shadow, promote only a winner, lose nothing."""
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,8 +10,9 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from models.search import Candidate, RandomSearch
 from models.spec import ModelSpec, signature
-from stream_app import versions
+from stream_app import tune, versions
 from stream_app.decisions import DecisionWriter
 from stream_app.errors import TopicError
 from stream_app.events import Decision
@@ -19,7 +21,7 @@ from stream_app.modellog import Change, Envelope, Fold
 from stream_app.replay import Reader
 from stream_app.seed import Seeded, Seeder
 from stream_app.topics import topic_ids
-from stream_app.tune import Base, Challenger, Tuner, run
+from stream_app.tune import Base, Challenger, Trial, Tuner, run
 from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
@@ -252,3 +254,41 @@ def test_after_a_new_beginning_it_tunes_as_at_first(rounds: Rounds) -> None:
     rounds.learn(100_000, 100_700)
     rounds.learn(0, 800, epoch=2)
     assert rounds.windows == [(100_000, 100_400), (300, 700)]
+
+
+def test_a_challenger_without_a_loss_never_wins_but_beats_a_champion_without_one() -> None:
+    def wins(own: float, said: float, margin: float = 0.0) -> bool:
+        found = Challenger.__new__(Challenger)  # only the tally
+        found.labels, found._own_loss, found._said_loss = 2, 2 * own, 2 * said
+        return found.wins(margin)
+
+    nan, inf = math.nan, math.inf
+    assert wins(0.3, 0.4)
+    assert not wins(0.4, 0.4)
+    assert not wins(0.3, 0.4, margin=0.2)
+    assert not wins(nan, 0.4)
+    assert not wins(nan, nan)
+    assert not wins(inf, nan)
+    assert not wins(inf, inf)
+    assert wins(0.3, nan)
+    assert wins(0.3, inf)
+
+
+def test_what_the_search_calls_best_goes_on(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cautious(RandomSearch):
+        """Trusts the second that it asked for, whatever is told."""
+
+        @property
+        def best(self) -> tuple[Candidate, float]:
+            return {"learning_rate": 0.2, "half_life_events": 2.0}, 0.5
+
+        def ask(self) -> Candidate:
+            return next(asked)
+
+    asked = iter({"learning_rate": n / 10, "half_life_events": float(n)} for n in (1, 2, 3))
+    losses = iter((0.4, 0.5, 0.3))
+    nothing: Any = None
+    monkeypatch.setattr(tune, "RandomSearch", Cautious)
+    monkeypatch.setattr(rounds.tuner, "_try", lambda base, window, *hyper: Trial(*hyper, next(losses), nothing))
+    best, told = rounds.tuner._search(Base(head_of(), {}), [])
+    assert (best.learning_rate, best.loss, told) == (0.2, 0.5, [0.4, 0.5, 0.3])
