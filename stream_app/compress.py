@@ -200,7 +200,7 @@ def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> Non
             unfit = ""
         except EpochError as error:
             if str(error) != unfit:
-                _log.warning("waiting for another: %s", error)
+                _log.warning("waiting for another head: %s", error)
             unfit = str(error)
         except (KafkaError, StreamAppError, OSError) as error:
             _log.warning("compression failed, next try in %g s: %s", every_s, error)

@@ -26,7 +26,7 @@ from models.spec import ModelSpec
 from models.torch_learner import TorchLearner
 from stream_app import replay, versions
 from stream_app.decisions import DecisionWriter
-from stream_app.errors import StreamAppError, TopicError
+from stream_app.errors import EpochError, StreamAppError, TopicError
 from stream_app.events import Topics
 from stream_app.learn import Core, Step
 from stream_app.logclient import LogClient
@@ -40,6 +40,9 @@ CHUNK = 2048
 CLOSE = 8192
 """Records that a challenger may lack when it is promoted: so many are learned again. Where it cannot come so
 close, because the worker is as fast, it is promoted once the distance shrinks no more."""
+
+RETRY_S = 2.0
+"""Between two looks at a log that cannot be worked with."""
 
 
 class Base(NamedTuple):
@@ -147,6 +150,7 @@ class Tuner:
     """Searches, shadows, promotes; one round at a time.
 
     Args:
+        topic_ids: of the events and predictions topics that ``reader`` reads.
         stop: set when the process is to end; a round is left where it is.
     """
 
@@ -171,9 +175,12 @@ class Tuner:
         """Look at the head; run a round if one is due. True if it ran.
 
         A round that fails is not tried again: the next begins with a new base, at the head of then.
+
+        Raises:
+            EpochError: the head fits neither spec nor topics.
         """
         self._log.poll(0.2)
-        head, tuning = self._log.head, self._spec.tuning
+        head, tuning = self._fitting_head(), self._spec.tuning
         if head is None or tuning.every_labels == 0:
             return False
         if self._base is not None and self._base.envelope.epoch != head.epoch:
@@ -198,6 +205,27 @@ class Tuner:
         """Between a round and the next one's base."""
         return max(0, self._spec.tuning.every_labels - self._spec.tuning.window_labels)
 
+    def _fitting_head(self) -> Envelope | None:
+        """The head as last read; while it does not fit, nothing is tuned or promoted."""
+        head = self._log.head
+        if head is not None:
+            versions.check_fit(self._spec, self._log.fold, self._registry)
+            for topic, id_ in head.topic_ids.items():
+                if self._topic_ids.get(topic) != id_:
+                    raise EpochError(
+                        f"topic {topic}: its id is {id_} for the head, was {self._topic_ids.get(topic)} when the tuner "
+                        "started; if it was created anew since, start the tuner again"
+                    )
+        return head
+
+    def _left(self, epoch: int) -> bool:
+        """Whether the champion's line is no longer the log's."""
+        head = self._fitting_head()
+        assert head is not None
+        if head.epoch != epoch:
+            self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
+        return head.epoch != epoch
+
     def _round(self, base: Base, head: Envelope) -> None:
         started_s = time.monotonic()
         challenger = Challenger(self._spec, base, self._reader)
@@ -221,7 +249,7 @@ class Tuner:
         challenger.core.learner = best.learner
         challenger.core.reference = f"tuned-at-{challenger.core.counts['learned']}"
         if self._shadow(challenger, head.epoch):
-            self._promote(challenger)
+            self._promote(challenger, head.epoch)
 
     def _walked(self, challenger: Challenger, head: Envelope) -> list[Step]:
         steps = []
@@ -273,11 +301,10 @@ class Tuner:
         before = math.inf
         while True:
             self._mind_stop()
-            self._log.catch_up()
+            self._log.poll(0.2)
             head = self._log.head
             assert head is not None
-            if head.epoch != epoch:
-                self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
+            if self._left(epoch):
                 return False
             if challenger.labels >= self._spec.tuning.shadow_labels:
                 if not challenger.wins(self._spec.tuning.margin):
@@ -289,9 +316,11 @@ class Tuner:
                 before = behind
             for step in self._walked(challenger, head):
                 challenger.compare(step)
-            self._stop.wait(0.1)
 
-    def _promote(self, challenger: Challenger) -> None:
+    def _promote(self, challenger: Challenger, epoch: int) -> None:
+        self._log.catch_up()
+        if self._left(epoch):
+            return
         head = self._log.head
         assert head is not None
         taken = versions.snapshot(challenger.core)
@@ -300,7 +329,7 @@ class Tuner:
             taken,
             self._registry,
             parent=head,
-            epoch=head.epoch + 1,
+            epoch=epoch + 1,  # should the line be left only now, the log will not count it (rule 20)
             predictions_from={p: t.start(taken.replay_from[p][0]) for p, t in challenger.trails.items()},
             topic_ids=self._topic_ids,
             created_s=time.time(),
@@ -333,12 +362,23 @@ def _learner(spec: ModelSpec, envelope: Envelope) -> TorchLearner:
 
 
 def run(tuner: Tuner, stop: threading.Event) -> None:
-    """Rounds until ``stop``; a broker that goes away is waited for."""
+    """Rounds until ``stop``; a broker that goes away is waited for.
+
+    So is a head that fits: a worker may be about to begin a new epoch, and ending here would end it too where
+    ``stream-app up`` watches both.
+    """
+    unfit = ""
     while not stop.is_set():
         try:
             tuner.step()
+            unfit = ""
         except Stopped:
             return
+        except EpochError as error:
+            if str(error) != unfit:
+                log.warning("waiting for another head: %s", error)
+            unfit = str(error)
+            stop.wait(RETRY_S)
         except (StreamAppError, KafkaError) as error:
             log.warning("round left: %s", error)
-            stop.wait(2.0)
+            stop.wait(RETRY_S)

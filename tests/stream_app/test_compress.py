@@ -338,7 +338,7 @@ def test_an_unfit_head_is_told_of_once_and_waited_out(stage: Stage, caplog: pyte
     with caplog.at_level(logging.WARNING, "stream_app.compress"):
         run(stage.compressor, stop, every_s=0.001)
     (told,) = caplog.messages
-    assert told.startswith("waiting for another: the head of ")
+    assert told.startswith("waiting for another head: the head of ")
     assert [type(r) for r in stage.log.records] == [Announcement, Announcement, Variant]
 
 

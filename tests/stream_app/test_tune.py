@@ -1,5 +1,6 @@
 """Re-tuning beside a learning worker: search on replay, shadow, promote only a winner, lose nothing."""
 
+import logging
 import math
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from models.search import Candidate, RandomSearch
 from models.spec import ModelSpec, signature
 from stream_app import tune, versions
 from stream_app.decisions import DecisionWriter
-from stream_app.errors import TopicError
+from stream_app.errors import EpochError, TopicError
 from stream_app.events import Decision
 from stream_app.logclient import LogClient
 from stream_app.modellog import Change, Envelope, Fold
@@ -292,3 +293,57 @@ def test_what_the_search_calls_best_goes_on(rounds: Rounds, monkeypatch: pytest.
     monkeypatch.setattr(rounds.tuner, "_try", lambda base, window, *hyper: Trial(*hyper, next(losses), nothing))
     best, told = rounds.tuner._search(Base(head_of(), {}), [])
     assert (best.learning_rate, best.loss, told) == (0.2, 0.5, [0.4, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("unfit", "reason"),
+    [
+        ({"signature": "s"}, "the head of 'counted' does not fit the spec: signature: head has s, spec has "),
+        ({"topic_ids": {"counted.events": "i"}}, "topic counted.events: its id is i for the head, was None when"),
+    ],
+)
+def test_beside_a_head_that_does_not_fit_nothing_is_tuned_or_promoted(
+    rounds: Rounds, unfit: dict[str, Any], reason: str
+) -> None:
+    tuner, nothing = rounds.tuner, cast(Challenger, None)
+    rounds.learn(0, 600)
+    rounds.heads.set(800, epoch=2, **unfit)
+    for work in (tuner.step, lambda: tuner._shadow(nothing, 1), lambda: tuner._promote(nothing, 2)):
+        with pytest.raises(EpochError, match=f"^{reason}"):
+            work()
+    assert (rounds.windows, rounds.decided) == ([], [])
+    rounds.learn(810, 1_300, epoch=3)
+    assert rounds.windows == [(810, 1_210)]
+
+
+def test_a_line_that_is_left_before_the_promotion_is_not_brought_back(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds.heads.set(700)
+    monkeypatch.setattr(rounds.heads, "catch_up", lambda: rounds.heads.set(0, epoch=2))
+    rounds.tuner._promote(cast(Challenger, None), 1)
+    assert rounds.decided == [("kept", {"reason": "the champion's line was left"})]
+
+
+def test_an_unfit_head_is_told_of_once_and_waited_out(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, looks = threading.Event(), 0
+
+    def poll(timeout_s: float) -> list[Change]:
+        nonlocal looks
+        looks += 1
+        if looks <= 3:
+            rounds.heads.set(looks, signature="s")
+        else:
+            rounds.heads.set(looks)
+            stop.set()
+        return []
+
+    monkeypatch.setattr(tune, "RETRY_S", 0.001)
+    monkeypatch.setattr(rounds.heads, "poll", poll)
+    with caplog.at_level(logging.WARNING, "stream_app.tuner"):
+        run(rounds.tuner, stop)
+    (told,) = caplog.messages
+    assert told.startswith("waiting for another head: the head of 'counted' does not fit the spec: ")
+    assert looks == 4
