@@ -25,7 +25,7 @@ from models.spec import ModelSpec, from_json
 from stream_app import artefacts, kafka_clients
 from stream_app.errors import BrokerError, ModelLogError, StreamAppError, TopicError
 from stream_app.logclient import LogClient
-from stream_app.modellog import Envelope, Fold, Variant
+from stream_app.modellog import HISTORY, Envelope, Fold, Variant
 from stream_app.registry import Registry
 from stream_app.topics import connect
 
@@ -328,6 +328,8 @@ class LiveFollower:
             self.refused += 1
             _log.error("refused %s: %s", name, error)
         self._try_again_s[name] = time.monotonic() + PREPARE_AGAIN_S
+        if len(self._try_again_s) > 2 * HISTORY:  # versions and their variants; the oldest is in no fold any more
+            del self._try_again_s[next(iter(self._try_again_s))]
         if self._live is None:
             self._wait_for(str(error))
 
