@@ -13,15 +13,14 @@ from kafka.errors import KafkaError
 
 from models.compress import Compressed, compress
 from models.measure import Examples
-from models.snapshot import SnapshotError, unpack
 from models.spec import ModelSpec
-from stream_app.errors import ModelLogError, RegistryError, StreamAppError
+from stream_app import versions
+from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError
 from stream_app.events import Decision
 from stream_app.modellog import Change, Envelope, Fold, LogRecord, Variant
-from stream_app.registry import Registry, checked
+from stream_app.registry import Registry
+from stream_app.versions import SERVING
 
-SERVING = "serving.onnx"
-"""Name of the version's array (uint8, 1-D) that is the graph servers run."""
 BATCH = 1
 """Rows per timed call: most calls to a server carry one row. Wide networks gain more in batches."""
 FEWEST_ROWS = 200
@@ -72,20 +71,25 @@ class Compressor:
         self._announce_decision = announce_decision
         self._clock = clock
         self._decided: str | None = None
+        self.wanted = "int8" in spec.compression.kinds
+        """Whether the spec wants any variant."""
         self.late = 0
         """Variants whose version was no longer the head when they were ready."""
 
     def run_once(self) -> Variant | None:
-        """Compress the newest head, unless that was done, or rows to judge by are still too few.
+        """Compress the newest head, unless that was done, is not wanted, or rows to judge by are still too few.
 
         Returns:
             The variant if the log shows it attached to the head, else None.
 
         Raises:
+            EpochError: the head does not fit the spec.
             RegistryError: the version's artefact is missing, torn or holds no graph.
             ModelLogError: the log could not be read.
             KafkaError: the broker could not be reached.
         """
+        if not self.wanted:
+            return None
         head = self._undecided_head()
         rows = self._examples(head) if head else None
         if rows is None or len(rows.target) < FEWEST_ROWS:
@@ -104,18 +108,11 @@ class Compressor:
         head = self._log.fold.head
         if head is None or head.id == self._decided or "int8" in self._log.fold.variants:
             return None
+        versions.check_fit(self._spec, self._log.fold, self._registry)
         return head
 
     def _graph(self, head: Envelope) -> bytes:
-        inline = self._log.fold.head_inline
-        if inline is None:
-            data = self._registry.read(head.artefact, head.sha256)
-        else:
-            data = checked(head.artefact, inline, head.sha256)
-        try:
-            arrays, _ = unpack(data)
-        except SnapshotError as error:
-            raise RegistryError(f"{head.artefact}: {error}") from error
+        arrays, _ = versions.read_head(self._log.fold, self._registry)
         if SERVING not in arrays:
             raise RegistryError(f"{head.artefact} has no array {SERVING!r}, got {sorted(arrays)}")
         return arrays[SERVING].tobytes()
@@ -178,6 +175,7 @@ class Compressor:
             "fp32_latency_us": found.fp32_latency_us,
             "loss_delta": found.loss_delta,
             "rows": found.rows,
+            "runtime": found.runtime,
             "attached": variant is not None,
             "served": variant is not None and variant.served,
         }
@@ -186,9 +184,23 @@ class Compressor:
 
 
 def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> None:
-    """Compress every ``every_s`` seconds until ``stop`` is set; trouble is logged and retried."""
-    while not stop.wait(every_s):
+    """Compress every ``every_s`` seconds until ``stop`` is set; trouble is logged and retried.
+
+    A head that does not fit the spec is waited out: a worker may be about to begin a new epoch, and ending here would
+    end it too where ``stream-app up`` watches both.
+    """
+    if not compressor.wanted:
+        _log.info("compression.kinds is empty: nothing to do until the end")
+        stop.wait()
+        return
+    unfit = ""
+    while not stop.wait(min(every_s, threading.TIMEOUT_MAX)):  # beyond it Python refuses to wait
         try:
             compressor.run_once()
+            unfit = ""
+        except EpochError as error:
+            if str(error) != unfit:
+                _log.warning("waiting for another head: %s", error)
+            unfit = str(error)
         except (KafkaError, StreamAppError, OSError) as error:
             _log.warning("compression failed, next try in %g s: %s", every_s, error)

@@ -7,12 +7,16 @@ that is closed while it writes. A server that waits for its broker would run out
 
 import selectors
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
 from kafka.net.compat import KafkaNetClient
 from kafka.net.inet import KafkaNetSocket
+
+from stream_app.errors import BrokerError
 
 T = TypeVar("T")
 
@@ -39,6 +43,19 @@ def consumer(bootstrap_servers: str, **config: Any) -> KafkaConsumer:
 def producer(bootstrap_servers: str, **config: Any) -> KafkaProducer:
     """An idempotent producer that creates no topic; otherwise as ``admin``."""
     return _whole(KafkaProducer, bootstrap_servers, {"allow_auto_create_topics": False} | config)
+
+
+@contextmanager
+def broker_errors(bootstrap_servers: str) -> Iterator[None]:
+    """What kafka-python raises inside, as ours.
+
+    Raises:
+        BrokerError: it raised; names the servers.
+    """
+    try:
+        yield
+    except KafkaError as error:
+        raise BrokerError(f"broker {bootstrap_servers!r}: {error}, wanted an answer") from error
 
 
 def _whole(kind: Callable[..., T], bootstrap_servers: str, config: dict[str, Any]) -> T:

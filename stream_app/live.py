@@ -9,8 +9,8 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import Literal
 
 import msgspec
@@ -22,11 +22,11 @@ from models.features import FeatureEncoder
 from models.runtime import Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
-from stream_app import kafka_clients
-from stream_app.errors import BrokerError, ModelLogError, RegistryError, StreamAppError, TopicError
+from stream_app import artefacts, kafka_clients
+from stream_app.errors import BrokerError, ModelLogError, StreamAppError, TopicError
 from stream_app.logclient import LogClient
-from stream_app.modellog import Envelope, Fold, Variant
-from stream_app.registry import Registry, checked
+from stream_app.modellog import HISTORY, Envelope, Fold, Variant
+from stream_app.registry import Registry
 from stream_app.topics import connect
 
 CONTACT_EVERY_S = 1.0
@@ -309,7 +309,7 @@ class LiveFollower:
                 continue
             inline = fold.head_inline if envelope is head else None
             try:
-                return prepare(self._bytes(envelope, inline), envelope)
+                return prepare(artefacts.read(envelope, inline, self._registry), envelope)
             except StreamAppError as error:
                 self._refuse(envelope.id, error)
         return None
@@ -318,23 +318,18 @@ class LiveFollower:
         if variant is None or not variant.served:
             return None
         try:
-            return plain.with_variant(variant, self._bytes(variant, variant.inline))
+            return plain.with_variant(variant, artefacts.read(variant, variant.inline, self._registry))
         except StreamAppError as error:
             self._refuse(f"{variant.kind} of {variant.of_version}", error)
             return None
-
-    def _bytes(self, record: Envelope | Variant, inline: bytes | None) -> bytes:
-        if inline is not None:
-            return checked(record.artefact, inline, record.sha256)
-        if self._registry is None:
-            raise RegistryError(f"{record.artefact}: not inline, wanted a registry to read")
-        return self._registry.read(record.artefact, record.sha256)
 
     def _refuse(self, name: str, error: StreamAppError) -> None:
         if name not in self._try_again_s:
             self.refused += 1
             _log.error("refused %s: %s", name, error)
         self._try_again_s[name] = time.monotonic() + PREPARE_AGAIN_S
+        if len(self._try_again_s) > 2 * HISTORY:  # versions and their variants; the oldest is in no fold any more
+            del self._try_again_s[next(iter(self._try_again_s))]
         if self._live is None:
             self._wait_for(str(error))
 
@@ -372,7 +367,7 @@ class _Contact:
     def __init__(self, bootstrap_servers: str, topic: str) -> None:
         connect(bootstrap_servers)
         self._topic = topic
-        with _broker_errors(bootstrap_servers):
+        with kafka_clients.broker_errors(bootstrap_servers):
             self._admin = kafka_clients.admin(
                 bootstrap_servers,
                 bootstrap_timeout_ms=int(ANSWER_S * 1000),
@@ -396,7 +391,7 @@ class _Contact:
             raise TopicError(f"topic {self._topic!r}: has id {found}, wanted {self._id}; it was recreated")
 
     def _topic_id(self) -> str:
-        with _broker_errors(self._bootstrap_servers):
+        with kafka_clients.broker_errors(self._bootstrap_servers):
             found = self._admin.describe_topics([self._topic])[0]
         if found["error_code"]:
             raise TopicError(f"topic {self._topic!r}: is not there, wanted the worker to create it")
@@ -404,11 +399,3 @@ class _Contact:
 
     def close(self) -> None:
         self._admin.close()
-
-
-@contextmanager
-def _broker_errors(bootstrap_servers: str) -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(f"broker {bootstrap_servers!r}: {error}, wanted an answer") from error

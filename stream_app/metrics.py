@@ -20,7 +20,7 @@ from stream_app.modellog import Variant
 from stream_app.status import Status
 
 DEFAULT_LISTEN = "127.0.0.1:9464"
-DECISION_KINDS = ("drift", "tuned", "promoted", "kept", "quantised", "reseeded", "alarm")
+DECISION_KINDS = ("drift", "tuned", "promoted", "kept", "quantised", "reseeded")
 """Shown from the start, at 0: a rate needs a first value."""
 
 Key = tuple[str, ...]

@@ -20,7 +20,7 @@ from models.spec import ModelSpec
 from stream_app import kafka_clients
 from stream_app.broker import answers_metadata
 from stream_app.dashboard import view as dashboard
-from stream_app.errors import BrokerError, StreamAppError, TopicError
+from stream_app.errors import BrokerError, ModelLogError, StreamAppError, TopicError
 from stream_app.events import Decision, Topics
 from stream_app.lag import Lag, lag, worker_group
 from stream_app.logclient import LogClient
@@ -155,13 +155,30 @@ class Monitor:
             seen, due_s = Seen(), 0.0
             while not self._stopping.is_set():
                 self._read(log, decisions, seen)
-                if log.position() < end:
-                    continue  # nothing half read is shown
-                self._seen = seen
-                if time.monotonic() >= due_s:
-                    self._measure()
+                due = time.monotonic() >= due_s
+                if due:
                     due_s = time.monotonic() + self._lag_every_s
+                if log.position() < end:  # nothing half read is shown
+                    if due:
+                        self._check_log(end)
+                    continue
+                self._seen = seen
+                if due:
+                    self._measure()
                 self._publish()
+
+    def _check_log(self, wanted: int) -> None:
+        """See that the log which is being read up to ``wanted`` is still there.
+
+        Raises:
+            BrokerError: no broker answers, or the topic is gone.
+            ModelLogError: it is shorter now.
+        """
+        self._check_broker()
+        self._heard_s = time.monotonic()
+        end = end_offsets(self._bootstrap_servers, self._topics.models)[0]
+        if end < wanted:
+            raise ModelLogError(f"{self._topics.models}: ends at {end}, wanted {wanted} as before: it lost its log")
 
     def _read(self, log: LogClient, decisions: "_Decisions", seen: Seen) -> None:
         for change in log.poll(POLL_S):

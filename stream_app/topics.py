@@ -12,7 +12,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import TopicAlreadyExistsError
 
 from stream_app import kafka_clients
 from stream_app.errors import BrokerError, TopicError
@@ -202,7 +202,7 @@ def _high_watermarks(consumer: KafkaConsumer, listed: dict[TopicPartition, int])
 
 @contextmanager
 def _admin(bootstrap_servers: str) -> Iterator[KafkaAdminClient]:
-    with _broker_errors(bootstrap_servers):
+    with kafka_clients.broker_errors(bootstrap_servers):
         client = kafka_clients.admin(bootstrap_servers, bootstrap_timeout_ms=int(_WAIT_S * 1000))
         try:
             yield client
@@ -217,7 +217,7 @@ def _assigned(bootstrap_servers: str, topic: str) -> Iterator[tuple[KafkaConsume
         found = _describe(admin, [topic])
     _check_there([topic], found)
     tps = [TopicPartition(topic, p["partition_index"]) for p in found[topic]["partitions"]]
-    with _broker_errors(bootstrap_servers):
+    with kafka_clients.broker_errors(bootstrap_servers):
         consumer = kafka_clients.consumer(
             bootstrap_servers,
             bootstrap_timeout_ms=int(_WAIT_S * 1000),
@@ -229,11 +229,3 @@ def _assigned(bootstrap_servers: str, topic: str) -> Iterator[tuple[KafkaConsume
             yield consumer, tps
         finally:
             consumer.close(autocommit=False)
-
-
-@contextmanager
-def _broker_errors(bootstrap_servers: str) -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as error:
-        raise BrokerError(f"broker {bootstrap_servers!r}: {error}, wanted an answer") from error

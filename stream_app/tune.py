@@ -26,7 +26,7 @@ from models.spec import ModelSpec
 from models.torch_learner import TorchLearner
 from stream_app import replay, versions
 from stream_app.decisions import DecisionWriter
-from stream_app.errors import StreamAppError
+from stream_app.errors import EpochError, StreamAppError, TopicError
 from stream_app.events import Topics
 from stream_app.learn import Core, Step
 from stream_app.logclient import LogClient
@@ -40,6 +40,9 @@ CHUNK = 2048
 CLOSE = 8192
 """Records that a challenger may lack when it is promoted: so many are learned again. Where it cannot come so
 close, because the worker is as fast, it is promoted once the distance shrinks no more."""
+
+RETRY_S = 2.0
+"""Between two looks at a log that cannot be worked with."""
 
 
 class Base(NamedTuple):
@@ -76,21 +79,40 @@ class Challenger:
         self.core = Core(spec, _learner(spec, base.envelope))
         self.core.load(base.arrays, base.envelope)
         self.trails: dict[int, Trail] = replay.rebuild(self.core, base.envelope, reader, self._topics)
+        for p, (start, _) in base.envelope.replay_from.items():
+            self._check_whole(p, start)
         self._spec = spec
         self.labels = 0
         self._own_loss = self._said_loss = 0.0
 
     def walk(self, offsets: dict[int, int]) -> Iterator[Step]:
-        """Let the events before ``offsets`` take effect; the predictions of all of them are on record."""
+        """Let the events before ``offsets`` take effect; the predictions of all of them are on record.
+
+        Raises:
+            TopicError: some of them were deleted; what would be promoted had never learned them.
+        """
         for p, end in offsets.items():
-            self._recall(p)
             at = self.core.partitions[p].next_offset
+            if at < end:
+                self._recall(p)
             while at < end:
-                chunk = self._reader.range(self._topics.events, p, at, min(end, at + CHUNK))
-                if chunk:  # read from the log itself: a gap is compaction's or a transaction marker's
+                stop = min(end, at + CHUNK)
+                chunk = self._reader.range(self._topics.events, p, at, stop)
+                if len(chunk) < stop - at:  # asked after reading: what is still there now was there then
+                    self._check_whole(p, at)
+                if chunk:  # a gap that is left is compaction's or a transaction marker's
                     self.core.partitions[p].next_offset = chunk[0].offset
                 yield from self.core.take(p, chunk).steps
-                at += CHUNK
+                at = stop
+
+    def _check_whole(self, partition: int, start: int) -> None:
+        """Retention has not reached ``start`` yet."""
+        begin = self._reader.begin(self._topics.events, partition)
+        if begin > start:
+            raise TopicError(
+                f"{self._topics.events}/{partition}: offsets {start} to {begin - 1} were deleted before the tuner "
+                "read them, wanted all of its window; is stream.retention_s too short for it, or for label.wait_s?"
+            )
 
     def _recall(self, partition: int) -> None:
         """Learn from the predictions topic what has been said since."""
@@ -118,11 +140,17 @@ class Challenger:
         """Mean loss of challenger and champion so far."""
         return self._own_loss / max(1, self.labels), self._said_loss / max(1, self.labels)
 
+    def wins(self, margin: float) -> bool:
+        """By more than the margin; a loss that is not finite never does, but anything finite beats NaN."""
+        own, said = self.losses
+        return math.isfinite(own) and not said <= own + margin
+
 
 class Tuner:
     """Searches, shadows, promotes; one round at a time.
 
     Args:
+        topic_ids: of the events and predictions topics that ``reader`` reads.
         stop: set when the process is to end; a round is left where it is.
     """
 
@@ -140,45 +168,80 @@ class Tuner:
         self._spec, self._log, self._registry, self._reader = spec, models, registry, reader
         self._decisions, self._topic_ids, self._stop = decisions, topic_ids, stop
         self._base: Base | None = None
-        self._next_base_labels = spec.tuning.every_labels - spec.tuning.window_labels
+        self._next_base_labels = self._pause_labels
         self.rounds = 0
 
     def step(self) -> bool:
-        """Look at the head; run a round if one is due. True if it ran."""
+        """Look at the head; run a round if one is due. True if it ran.
+
+        A round that fails is not tried again: the next begins with a new base, at the head of then.
+
+        Raises:
+            EpochError: the head fits neither spec nor topics.
+        """
         self._log.poll(0.2)
-        head, tuning = self._log.head, self._spec.tuning
+        head, tuning = self._fitting_head(), self._spec.tuning
         if head is None or tuning.every_labels == 0:
             return False
         if self._base is not None and self._base.envelope.epoch != head.epoch:
             self._base = None  # its line was left
         if self._base is None:
+            # After a new beginning (--on-mismatch fresh) the labels count from 0 again.
+            self._next_base_labels = min(self._next_base_labels, head.labels + self._pause_labels)
             if head.labels >= self._next_base_labels:
                 self._base = Base(head, versions.read_head(self._log.fold, self._registry)[0])
             return False
         if head.labels - self._base.envelope.labels < tuning.window_labels:
             return False
-        self._round(self._base, head)
-        self._base = None
-        self._next_base_labels = head.labels + max(0, tuning.every_labels - tuning.window_labels)
+        try:
+            self._round(self._base, head)
+        finally:  # a failed round too: its window would only grow
+            self._base = None
+        self._next_base_labels = head.labels + self._pause_labels
         return True
+
+    @property
+    def _pause_labels(self) -> int:
+        """Between a round and the next one's base."""
+        return max(0, self._spec.tuning.every_labels - self._spec.tuning.window_labels)
+
+    def _fitting_head(self) -> Envelope | None:
+        """The head as last read; while it does not fit, nothing is tuned or promoted."""
+        head = self._log.head
+        if head is not None:
+            versions.check_fit(self._spec, self._log.fold, self._registry)
+            for topic, id_ in head.topic_ids.items():
+                if self._topic_ids.get(topic) != id_:
+                    raise EpochError(
+                        f"topic {topic}: its id is {id_} for the head, was {self._topic_ids.get(topic)} when the tuner "
+                        "started; if it was created anew since, start the tuner again"
+                    )
+        return head
+
+    def _left(self, epoch: int) -> bool:
+        """Whether the champion's line is no longer the log's."""
+        head = self._fitting_head()
+        assert head is not None
+        if head.epoch != epoch:
+            self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
+        return head.epoch != epoch
 
     def _round(self, base: Base, head: Envelope) -> None:
         started_s = time.monotonic()
         challenger = Challenger(self._spec, base, self._reader)
         window = self._walked(challenger, head)
-        trials = self._search(base, window)
-        best = min(trials, key=lambda t: t.loss)
+        best, losses = self._search(base, window)
         self.rounds += 1
         self._decisions.decide(
             "tuned",
             head.number,
             {
-                "trials": len(trials),
+                "trials": len(losses),
                 "window_labels": sum(len(s.target) for s in window),
                 "learning_rate": best.learning_rate,
                 "half_life_events": best.half_life_events,
                 "loss": best.loss,
-                "incumbent_loss": trials[0].loss,
+                "incumbent_loss": losses[0],
                 "seconds": time.monotonic() - started_s,
             },
         )
@@ -186,7 +249,7 @@ class Tuner:
         challenger.core.learner = best.learner
         challenger.core.reference = f"tuned-at-{challenger.core.counts['learned']}"
         if self._shadow(challenger, head.epoch):
-            self._promote(challenger)
+            self._promote(challenger, head.epoch)
 
     def _walked(self, challenger: Challenger, head: Envelope) -> list[Step]:
         steps = []
@@ -195,7 +258,8 @@ class Tuner:
             steps.append(step)
         return steps
 
-    def _search(self, base: Base, window: Sequence[Step]) -> list[Trial]:
+    def _search(self, base: Base, window: Sequence[Step]) -> tuple[Trial, list[float]]:
+        """The trial that the search calls best, and the losses of all, that of what is in use now first."""
         tuning, incumbent = self._spec.tuning, base.envelope.hyper
         search: Search = RandomSearch(
             {"learning_rate": tuning.learning_rate, "half_life_events": tuning.half_life_events},
@@ -205,13 +269,17 @@ class Tuner:
                 "half_life_events": incumbent.half_life_events,
             },
         )
-        trials = []
+        best: Trial | None = None
+        losses = []
         for _ in range(tuning.trials):
             candidate = search.ask()
             trial = self._try(base, window, candidate["learning_rate"], candidate["half_life_events"])
             search.tell(candidate, trial.loss)
-            trials.append(trial)
-        return trials
+            losses.append(trial.loss)
+            if best is None or search.best == (candidate, trial.loss):
+                best = trial  # the others' networks are let go
+        assert best is not None
+        return best, losses
 
     def _try(self, base: Base, window: Sequence[Step], learning_rate: float, half_life_events: float) -> Trial:
         learner = TorchLearner(self._spec, learning_rate=learning_rate, half_life_events=half_life_events)
@@ -233,15 +301,13 @@ class Tuner:
         before = math.inf
         while True:
             self._mind_stop()
-            self._log.catch_up()
+            self._log.poll(0.2)
             head = self._log.head
             assert head is not None
-            if head.epoch != epoch:
-                self._decisions.decide("kept", head.number, {"reason": "the champion's line was left"})
+            if self._left(epoch):
                 return False
             if challenger.labels >= self._spec.tuning.shadow_labels:
-                own, said = challenger.losses
-                if own + self._spec.tuning.margin >= said:
+                if not challenger.wins(self._spec.tuning.margin):
                     self._decisions.decide("kept", head.number, _duel(challenger))
                     return False
                 behind = challenger.behind(head.offsets)
@@ -250,9 +316,11 @@ class Tuner:
                 before = behind
             for step in self._walked(challenger, head):
                 challenger.compare(step)
-            self._stop.wait(0.1)
 
-    def _promote(self, challenger: Challenger) -> None:
+    def _promote(self, challenger: Challenger, epoch: int) -> None:
+        self._log.catch_up()
+        if self._left(epoch):
+            return
         head = self._log.head
         assert head is not None
         taken = versions.snapshot(challenger.core)
@@ -261,7 +329,7 @@ class Tuner:
             taken,
             self._registry,
             parent=head,
-            epoch=head.epoch + 1,
+            epoch=epoch + 1,  # should the line be left only now, the log will not count it (rule 20)
             predictions_from={p: t.start(taken.replay_from[p][0]) for p, t in challenger.trails.items()},
             topic_ids=self._topic_ids,
             created_s=time.time(),
@@ -294,12 +362,23 @@ def _learner(spec: ModelSpec, envelope: Envelope) -> TorchLearner:
 
 
 def run(tuner: Tuner, stop: threading.Event) -> None:
-    """Rounds until ``stop``; a broker that goes away is waited for."""
+    """Rounds until ``stop``; a broker that goes away is waited for.
+
+    So is a head that fits: a worker may be about to begin a new epoch, and ending here would end it too where
+    ``stream-app up`` watches both.
+    """
+    unfit = ""
     while not stop.is_set():
         try:
             tuner.step()
+            unfit = ""
         except Stopped:
             return
+        except EpochError as error:
+            if str(error) != unfit:
+                log.warning("waiting for another head: %s", error)
+            unfit = str(error)
+            stop.wait(RETRY_S)
         except (StreamAppError, KafkaError) as error:
             log.warning("round left: %s", error)
-            stop.wait(2.0)
+            stop.wait(RETRY_S)

@@ -31,8 +31,8 @@ FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 30.0
 HEALTHY_S = 30.0
 """Who has run for so long begins again with the first backoff."""
-STOP_S = 20.0
-"""How long a process may take to end after SIGTERM."""
+STOP_S = 45.0
+"""How long a process may take to end after SIGTERM: a worker gives itself 40 s (agents.STOP_S) to publish."""
 BACKGROUND_NICE = 5
 BACKGROUND_DELAY_S = 8.0
 """Tuner and compressor have nothing to do before there is a version, and loading torch takes seconds."""

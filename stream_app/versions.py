@@ -10,13 +10,16 @@ import numpy as np
 from models.export import to_onnx
 from models.scaler import Scaler
 from models.snapshot import Arrays, SnapshotError, pack, under, unpack
-from models.spec import ModelSpec, signature, to_json
-from stream_app.errors import RegistryError
+from models.spec import ModelSpec, SpecError, fit_problem, from_json, signature, to_json
+from stream_app import artefacts
+from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import Envelope, Fold, Hyper
-from stream_app.registry import Registry, checked
+from stream_app.registry import Registry
 
 FOLDER, SUFFIX = "versions", ".safetensors"
+SERVING = "serving.onnx"
+"""Name of a version's array (uint8, 1-D) that is the graph servers run."""
 
 
 class Snapshot(NamedTuple):
@@ -86,7 +89,7 @@ def write(
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.
     texts = {"spec": to_json(spec), "envelope": json.dumps(msgspec.to_builtins(draft, str_keys=True))}
-    arrays = taken.arrays | {"serving.onnx": np.frombuffer(onnx, dtype=np.uint8)}
+    arrays = taken.arrays | {SERVING: np.frombuffer(onnx, dtype=np.uint8)}
     data = pack(arrays, texts)
     artefact = registry.write(FOLDER, SUFFIX, data)
     envelope = msgspec.structs.replace(
@@ -113,11 +116,26 @@ def read_head(fold: Fold, registry: Registry) -> tuple[Arrays, dict[str, str]]:
     """
     head = fold.head
     assert head is not None
-    if fold.head_inline is not None:
-        data = checked(head.artefact, fold.head_inline, head.sha256)
-    else:
-        data = registry.read(head.artefact, head.sha256)
-    return _unpacked(head.artefact, data)
+    return _unpacked(head.artefact, artefacts.read(head, fold.head_inline, registry))
+
+
+def check_fit(spec: ModelSpec, fold: Fold, registry: Registry) -> None:
+    """Whoever works beside the worker with a spec of its own must not touch a head of another meaning.
+
+    The text names no version: it stays the same until head or spec change their meaning.
+
+    Raises:
+        EpochError: there is a head, and its parameters do not mean what the spec says.
+    """
+    head = fold.head
+    if head is None or head.signature == signature(spec):
+        return
+    problem = f"signature: head has {head.signature}, spec has {signature(spec)}"
+    try:
+        problem = fit_problem(spec, from_json(read_head(fold, registry)[1]["spec"])) or problem
+    except (RegistryError, SpecError, KeyError):
+        pass  # unreadable, or of a newer program: its signature must do
+    raise EpochError(f"the head of {spec.name!r} does not fit the spec: {problem}")
 
 
 def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[str, str]]:
@@ -126,7 +144,7 @@ def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[s
     Raises:
         RegistryError: it is gone, torn or tampered with.
     """
-    return _unpacked(envelope.artefact, registry.read(envelope.artefact, envelope.sha256))
+    return _unpacked(envelope.artefact, artefacts.read(envelope, None, registry))
 
 
 def newest_readable(registry: Registry, wanted: str | None = None) -> tuple[Envelope, Arrays] | None:

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from models.spec import read_spec
+from stream_app import agents, up
 from stream_app.__main__ import build_parser
 from stream_app.events import Topics
 
@@ -96,6 +97,11 @@ def test_the_registry_is_one_shared_volume(name: str) -> None:
     if name != "monitor":
         assert option(name, "--registry") == "/var/lib/stream-app/registry"
     assert "VOLUME /var/lib/stream-app/registry" in DOCKERFILE
+
+
+def test_a_worker_may_take_as_long_to_end_as_it_gives_itself() -> None:
+    assert float(SERVICES["worker"]["stop_grace_period"].removesuffix("s")) > agents.STOP_S
+    assert agents.STOP_S < up.STOP_S
 
 
 def test_published_ports_are_on_loopback_and_listened_on() -> None:

@@ -13,9 +13,9 @@ from models.export import to_onnx
 from models.measure import Examples
 from models.runtime import Session
 from models.snapshot import pack
-from models.spec import Compression, ModelSpec, Publish
+from models.spec import Compression, ModelSpec, Publish, signature, to_json
 from stream_app.compress import FEWEST_ROWS, Compressor, run
-from stream_app.errors import ModelLogError, RegistryError
+from stream_app.errors import EpochError, ModelLogError, RegistryError
 from stream_app.events import Decision, Topics
 from stream_app.logclient import LogClient
 from stream_app.modellog import Announcement, Change, Envelope, Fold, Hyper, LogRecord, Variant
@@ -58,7 +58,7 @@ def version_of(spec: ModelSpec, seed: int, parent: Envelope | None) -> tuple[Ann
     rng = np.random.default_rng(seed)
     theta, mean, std = parameters_of(spec, rng)
     graph = to_onnx(spec, theta, mean, std)
-    data = pack({"serving.onnx": np.frombuffer(graph, np.uint8)}, {})
+    data = pack({"serving.onnx": np.frombuffer(graph, np.uint8)}, {"spec": to_json(spec)})
     numeric, categories = rows_of(spec, rng, 400, mean, std)
     scores = Session(graph).run(numeric, categories)
     target = (rng.random(400) < scores[:, 0]).astype(np.float32)
@@ -74,7 +74,7 @@ def version_of(spec: ModelSpec, seed: int, parent: Envelope | None) -> tuple[Ann
         artefact=f"versions/{digest[:16]}.safetensors",
         sha256=digest,
         size_bytes=len(data),
-        signature="s",
+        signature=signature(spec),
         topic_ids={},
         labels=0,
         hyper=Hyper(learning_rate=0.1, half_life_events=1.0),
@@ -147,6 +147,7 @@ def test_the_decision_carries_the_evidence(stage: Stage) -> None:
                 "fp32_latency_us": variant.fp32_latency_us,
                 "loss_delta": variant.loss - variant.fp32_loss,
                 "rows": 200,
+                "runtime": variant.runtime,
                 "attached": True,
                 "served": variant.served,
             },
@@ -282,6 +283,63 @@ def test_the_loop_survives_broker_trouble(stage: Stage, caplog: pytest.LogCaptur
     assert len(caplog.messages) == 2
     assert caplog.messages[1] == "compression failed, next try in 0.001 s: slow"
     assert [type(r) for r in stage.log.records] == [Announcement, Variant]
+
+
+def test_without_a_kind_nothing_is_quantised_and_the_process_waits_for_its_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = Stage(tmp_path, msgspec.structs.replace(SPEC, compression=Compression(kinds=(), loss_budget=0.1)))
+    assert stage.compressor.run_once() is None
+    stop = threading.Event()
+    running = threading.Thread(target=run, args=(stage.compressor, stop), kwargs={"every_s": 0.001})
+    with caplog.at_level(logging.INFO, "stream_app.compress"):
+        running.start()
+        running.join(0.2)
+        assert running.is_alive()
+        stop.set()
+        running.join(10)
+    assert not running.is_alive()
+    assert caplog.messages == ["compression.kinds is empty: nothing to do until the end"]
+    assert (stage.asked, stage.decisions, len(stage.log.records)) == ([], [], 1)
+
+
+def test_any_pause_that_the_spec_allows_can_be_waited(stage: Stage) -> None:
+    stop = threading.Event()
+    ending = threading.Timer(0.1, stop.set)
+    ending.start()
+    run(stage.compressor, stop, every_s=1e300)
+    ending.join()
+    assert stage.asked == []
+
+
+def test_a_head_of_another_spec_is_left_alone(stage: Stage) -> None:
+    spec = msgspec.structs.replace(SPEC, label=msgspec.structs.replace(SPEC.label, name="early"))
+    compressor = Compressor(spec, stage.log, stage.registry, stage.examples, stage.decisions.append, lambda: 7.0)
+    wanted = f"does not fit the spec: label.name: head has {SPEC.label.name}, spec has early$"
+    with pytest.raises(EpochError, match=wanted):
+        compressor.run_once()
+    assert (stage.asked, stage.decisions, len(stage.log.records)) == ([], [], 1)
+
+
+def test_an_unfit_head_is_told_of_once_and_waited_out(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    fitting, calm, stop = stage.first.envelope, stage.log.catch_up, threading.Event()
+    unfit = msgspec.structs.replace(fitting, signature="other")
+    stage.log.records[0] = msgspec.structs.replace(stage.first, envelope=unfit)
+    looks = iter(range(1_000))
+
+    def catch_up() -> None:
+        if next(looks) == 3:  # meanwhile a worker begins a new epoch
+            envelope = msgspec.structs.replace(fitting, epoch=2, parent=unfit.id)
+            stage.log.records.append(msgspec.structs.replace(stage.first, kind="epoch", envelope=envelope))
+        calm()
+
+    stage.log.catch_up = catch_up  # type: ignore[method-assign]
+    stage.compressor._announce_decision = lambda decision: stop.set()
+    with caplog.at_level(logging.WARNING, "stream_app.compress"):
+        run(stage.compressor, stop, every_s=0.001)
+    (told,) = caplog.messages
+    assert told.startswith("waiting for another head: the head of ")
+    assert [type(r) for r in stage.log.records] == [Announcement, Announcement, Variant]
 
 
 def test_it_compresses_through_a_real_broker(bootstrap_servers: str, app_name: str, tmp_path: Path) -> None:

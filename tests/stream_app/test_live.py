@@ -21,7 +21,7 @@ from stream_app import live as under_test
 from stream_app.broker import EmbeddedBroker, free_port
 from stream_app.errors import ModelLogError
 from stream_app.live import LiveFollower, LiveModel, prepare
-from stream_app.modellog import Envelope
+from stream_app.modellog import HISTORY, Envelope
 from stream_app.registry import Registry
 from tests.stream_app.versions import (
     NOW_S,
@@ -211,6 +211,15 @@ def test_a_broken_version_is_refused(embedded: str, app_name: str) -> None:
         writer.version(0.5)
         until(lambda: number(follower) == 3)
         assert (follower.refused, follower.waiting_for) == (1, "")
+
+
+def test_what_was_refused_long_ago_is_forgotten() -> None:
+    follower = LiveFollower("127.0.0.1:1", "m.models")
+    for n in range(1_000):
+        for _ in range(2):
+            follower._refuse(f"{n:016x}", ModelLogError("cannot be loaded"))
+    assert follower.refused == 1_000
+    assert [*follower._try_again_s] == [f"{n:016x}" for n in range(1_000 - 2 * HISTORY, 1_000)]
 
 
 def test_bytes_that_are_not_the_announced_ones_are_refused(embedded: str, app_name: str) -> None:

@@ -1,13 +1,16 @@
 """What Prometheus reads is the status of that moment."""
 
 import math
+import re
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from stream_app import metrics
 from stream_app.errors import SettingsError
-from stream_app.metrics import families, serve_metrics
+from stream_app.metrics import DECISION_KINDS, families, serve_metrics
 from stream_app.status import Status
 from tests.stream_app.heads import NOW_S, status_of
 
@@ -92,3 +95,12 @@ def test_taken_port_is_named() -> None:
         pytest.raises(SettingsError, match=r"wanted a free HOST:PORT \(Address already in use\)"),
     ):
         serve_metrics(f"127.0.0.1:{first.port}", status_of)
+
+
+def test_the_kinds_of_decisions_shown_at_zero_are_those_that_someone_writes() -> None:
+    package = Path(metrics.__file__).parent
+    writers = "".join((package / f"{name}.py").read_text() for name in ("worker", "tune", "compress"))
+    told = re.search(r'kind: str\n    """(.*)"""', (package / "events.py").read_text())
+    assert told is not None
+    assert set(told[1].split(" | ")) == set(DECISION_KINDS)
+    assert [kind for kind in DECISION_KINDS if f'"{kind}"' not in writers] == []

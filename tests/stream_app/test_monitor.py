@@ -6,9 +6,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +110,56 @@ def test_signals_set_the_event_and_handlers_come_back() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         assert stop.wait(1.0)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+# Without a broker, but for its answers ------------------------------------------------------------
+
+
+class Silent:
+    """A models log, or decisions, of which nothing comes."""
+
+    begun = 0
+
+    def __init__(self, *_: object) -> None:
+        Silent.begun += 1
+
+    def poll(self, timeout_s: float = 0.0) -> list[Change]:
+        time.sleep(0.01)
+        return []
+
+    def position(self) -> int:
+        return 4
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What it answers: whether at all, and the end of the models log."""
+    said = {"answers": True, "end": 9}
+    monkeypatch.setattr(Silent, "begun", 0)
+    for name in ("LogClient", "_Decisions"):
+        monkeypatch.setattr(monitors, name, Silent)
+    monkeypatch.setattr(monitors, "answers_metadata", lambda host, port: said["answers"])
+    monkeypatch.setattr(monitors, "end_offsets", lambda servers, topic: {0: said["end"]})
+    return said
+
+
+def test_broker_that_dies_before_all_is_read_is_missed(broker: dict[str, Any]) -> None:
+    with watching("127.0.0.1:1", "m") as monitor:
+        until(lambda: Silent.begun == 2)
+        assert "waiting for broker" in monitor.status().problem
+        broker["answers"] = False
+        until(lambda: "does not answer" in monitor.status().problem)
+
+
+def test_log_that_is_emptied_before_all_is_read_is_read_anew(broker: dict[str, Any]) -> None:
+    with watching("127.0.0.1:1", "m") as monitor:
+        until(lambda: Silent.begun == 2)
+        broker["end"] = 5
+        until(lambda: "m.models: ends at 5, wanted 9 as before: it lost its log" in monitor.status().problem)
+        until(lambda: Silent.begun == 4)
 
 
 # With a broker ------------------------------------------------------------------------------------

@@ -1,25 +1,34 @@
 """Re-tuning beside a learning worker: search on replay, shadow, promote only a winner, lose nothing."""
 
+import logging
+import math
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from models.spec import ModelSpec
+from models.search import Candidate, RandomSearch
+from models.spec import ModelSpec, signature
+from stream_app import tune, versions
 from stream_app.decisions import DecisionWriter
+from stream_app.errors import EpochError, TopicError
 from stream_app.events import Decision
 from stream_app.logclient import LogClient
-from stream_app.modellog import Envelope
+from stream_app.modellog import Change, Envelope, Fold
 from stream_app.replay import Reader
 from stream_app.seed import Seeded, Seeder
 from stream_app.topics import topic_ids
-from stream_app.tune import Base, Challenger, Tuner, run
+from stream_app.tune import Base, Challenger, Trial, Tuner, run
 from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
 from tests.processes import wait_until
+from tests.stream_app.heads import head_of
+from tests.stream_app.test_seed import delete_records
 
 EXAMPLES = 2_500
 EVERY_LABELS = 700
@@ -143,3 +152,198 @@ def test_a_challenger_walks_over_the_gaps_that_transactions_leave(
     count, _ = streams.expected_ledger(stream)
     assert challenger.core.counts["learned"] == count
     line.close()
+
+
+def test_a_challenger_does_not_pass_over_deleted_events(
+    apache_kafka: ApacheKafka, app_name: str, tmp_path: Path
+) -> None:
+    line = Line(apache_kafka.bootstrap_servers, sleepy(app_name, margin=0.0), tmp_path)
+    seeded = line.seeder().seed()
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(60))
+    base = Base(seeded.head, seeded.core.state())
+    challenger = Challenger(line.spec, base, line.reader)
+    list(challenger.walk({0: 20}))
+    delete_records(line, line.topics.events, {0: 50})
+
+    with pytest.raises(TopicError, match=rf"^{line.topics.events}/0: offsets 20 to 49 were deleted before the tuner"):
+        list(challenger.walk({0: 100}))
+    assert challenger.core.partitions[0].next_offset == 20
+    with pytest.raises(TopicError, match="offsets 0 to 49 were deleted"):  # nor what waits for labels in the base
+        Challenger(line.spec, base, line.reader)
+    line.close()
+
+
+# Without a broker ---------------------------------------------------------------------------------
+
+
+class Heads:
+    """A models topic of which only the head matters, set by hand."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._spec = spec
+        self.fold = Fold()
+
+    @property
+    def head(self) -> Envelope | None:
+        return self.fold.head
+
+    def poll(self, timeout_s: float) -> list[Change]:
+        return []
+
+    def catch_up(self) -> None:
+        pass
+
+    def set(self, labels: int, **changes: Any) -> None:
+        number = self.fold.head.number + 1 if self.fold.head else 1
+        self.fold.head = head_of(number, **({"labels": labels, "signature": signature(self._spec)} | changes))
+
+
+class Rounds:
+    """A tuner whose rounds are only counted; its base and window, and what they raise."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.heads = Heads(sleepy("counted", margin=0.0))
+        self.decided: list[tuple[str, Any]] = []
+        nothing: Any = None
+        self.tuner = Tuner(
+            sleepy("counted", margin=0.0),
+            models=cast(LogClient, self.heads),
+            registry=nothing,
+            reader=nothing,
+            decisions=cast(DecisionWriter, self),
+            topic_ids={},
+            stop=threading.Event(),
+        )
+        self.windows: list[tuple[int, int]] = []
+        self.error: Exception | None = None
+        monkeypatch.setattr(versions, "read_head", lambda fold, registry: ({}, {}))
+        monkeypatch.setattr(self.tuner, "_round", self._round)
+
+    def decide(self, kind: str, version: int, evidence: Any) -> None:
+        self.decided.append((kind, evidence))
+
+    def _round(self, base: Base, head: Envelope) -> None:
+        self.windows.append((base.envelope.labels, head.labels))
+        if self.error is not None:
+            raise self.error
+
+    def learn(self, first: int, last: int, **changes: Any) -> None:
+        """Heads of so many labels, 10 apart; the tuner looks at each."""
+        for labels in range(first, last + 1, 10):
+            self.heads.set(labels, **changes)
+            with suppress(TopicError):
+                self.tuner.step()
+
+
+@pytest.fixture
+def rounds(monkeypatch: pytest.MonkeyPatch) -> Rounds:
+    return Rounds(monkeypatch)
+
+
+def test_rounds_come_at_their_intervals(rounds: Rounds) -> None:
+    rounds.learn(0, 2_500)
+    assert rounds.windows == [(300, 700), (1_000, 1_400), (1_700, 2_100)]
+
+
+def test_a_round_that_fails_is_left_with_its_base(rounds: Rounds) -> None:
+    rounds.error = TopicError("deleted")
+    rounds.learn(0, 1_200)
+    assert rounds.windows == [(300, 700), (710, 1_110)]  # not 300 to 710, 720 ... for ever
+
+
+def test_after_a_new_beginning_it_tunes_as_at_first(rounds: Rounds) -> None:
+    rounds.learn(100_000, 100_700)
+    rounds.learn(0, 800, epoch=2)
+    assert rounds.windows == [(100_000, 100_400), (300, 700)]
+
+
+def test_a_challenger_without_a_loss_never_wins_but_beats_a_champion_without_one() -> None:
+    def wins(own: float, said: float, margin: float = 0.0) -> bool:
+        found = Challenger.__new__(Challenger)  # only the tally
+        found.labels, found._own_loss, found._said_loss = 2, 2 * own, 2 * said
+        return found.wins(margin)
+
+    nan, inf = math.nan, math.inf
+    assert wins(0.3, 0.4)
+    assert not wins(0.4, 0.4)
+    assert not wins(0.3, 0.4, margin=0.2)
+    assert not wins(nan, 0.4)
+    assert not wins(nan, nan)
+    assert not wins(inf, nan)
+    assert not wins(inf, inf)
+    assert wins(0.3, nan)
+    assert wins(0.3, inf)
+
+
+def test_what_the_search_calls_best_goes_on(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Cautious(RandomSearch):
+        """Trusts the second that it asked for, whatever is told."""
+
+        @property
+        def best(self) -> tuple[Candidate, float]:
+            return {"learning_rate": 0.2, "half_life_events": 2.0}, 0.5
+
+        def ask(self) -> Candidate:
+            return next(asked)
+
+    asked = iter({"learning_rate": n / 10, "half_life_events": float(n)} for n in (1, 2, 3))
+    losses = iter((0.4, 0.5, 0.3))
+    nothing: Any = None
+    monkeypatch.setattr(tune, "RandomSearch", Cautious)
+    monkeypatch.setattr(rounds.tuner, "_try", lambda base, window, *hyper: Trial(*hyper, next(losses), nothing))
+    best, told = rounds.tuner._search(Base(head_of(), {}), [])
+    assert (best.learning_rate, best.loss, told) == (0.2, 0.5, [0.4, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(
+    ("unfit", "reason"),
+    [
+        ({"signature": "s"}, "the head of 'counted' does not fit the spec: signature: head has s, spec has "),
+        ({"topic_ids": {"counted.events": "i"}}, "topic counted.events: its id is i for the head, was None when"),
+    ],
+)
+def test_beside_a_head_that_does_not_fit_nothing_is_tuned_or_promoted(
+    rounds: Rounds, unfit: dict[str, Any], reason: str
+) -> None:
+    tuner, nothing = rounds.tuner, cast(Challenger, None)
+    rounds.learn(0, 600)
+    rounds.heads.set(800, epoch=2, **unfit)
+    for work in (tuner.step, lambda: tuner._shadow(nothing, 1), lambda: tuner._promote(nothing, 2)):
+        with pytest.raises(EpochError, match=f"^{reason}"):
+            work()
+    assert (rounds.windows, rounds.decided) == ([], [])
+    rounds.learn(810, 1_300, epoch=3)
+    assert rounds.windows == [(810, 1_210)]
+
+
+def test_a_line_that_is_left_before_the_promotion_is_not_brought_back(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds.heads.set(700)
+    monkeypatch.setattr(rounds.heads, "catch_up", lambda: rounds.heads.set(0, epoch=2))
+    rounds.tuner._promote(cast(Challenger, None), 1)
+    assert rounds.decided == [("kept", {"reason": "the champion's line was left"})]
+
+
+def test_an_unfit_head_is_told_of_once_and_waited_out(
+    rounds: Rounds, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    stop, looks = threading.Event(), 0
+
+    def poll(timeout_s: float) -> list[Change]:
+        nonlocal looks
+        looks += 1
+        if looks <= 3:
+            rounds.heads.set(looks, signature="s")
+        else:
+            rounds.heads.set(looks)
+            stop.set()
+        return []
+
+    monkeypatch.setattr(tune, "RETRY_S", 0.001)
+    monkeypatch.setattr(rounds.heads, "poll", poll)
+    with caplog.at_level(logging.WARNING, "stream_app.tuner"):
+        run(rounds.tuner, stop)
+    (told,) = caplog.messages
+    assert told.startswith("waiting for another head: the head of 'counted' does not fit the spec: ")
+    assert looks == 4

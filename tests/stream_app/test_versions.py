@@ -12,13 +12,14 @@ import pytest
 from models.runtime import Session
 from models.snapshot import pack, unpack
 from models.spec import signature, to_json
-from stream_app.errors import RegistryError
+from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import Announcement, Envelope, Fold
 from stream_app.registry import Registry
 from stream_app.versions import (
     FOLDER,
     SUFFIX,
+    check_fit,
     newest_readable,
     read_head,
     read_version,
@@ -124,6 +125,20 @@ def test_an_inline_head_needs_no_registry(registry: Registry, tmp_path: Path) ->
         read_head(head_of(envelope), nowhere)
     with pytest.raises(RegistryError, match="sha256 is"):
         read_head(head_of(envelope, data[:-1]), registry)
+
+
+def test_a_head_of_another_spec_is_named_by_what_differs_or_by_its_signature(registry: Registry) -> None:
+    core = trained()
+    envelope, data = written_with_data(core, registry)
+    check_fit(core.spec, Fold(), registry)
+    check_fit(core.spec, head_of(envelope, data), registry)
+    other = msgspec.structs.replace(core.spec, label=msgspec.structs.replace(core.spec.label, name="z"))
+    name = core.spec.label.name
+    with pytest.raises(EpochError, match=f"does not fit the spec: label.name: head has {name}, spec has z$"):
+        check_fit(other, head_of(envelope, data), registry)
+    wanted = f"signature: head has {envelope.signature}, spec has {signature(other)}$"
+    with pytest.raises(EpochError, match=wanted):
+        check_fit(other, head_of(envelope, b"torn"), registry)
 
 
 def test_a_right_hash_of_wrong_bytes_is_an_error_too(registry: Registry) -> None:

@@ -1,0 +1,32 @@
+"""An announced artefact's bytes, wherever they lie: models log, registry -> [read] -> versions, live model."""
+
+from typing import Protocol
+
+from stream_app.errors import RegistryError
+from stream_app.registry import Registry, checked
+
+
+class Announced(Protocol):
+    """A record of the models log that names an artefact: an envelope, or a variant."""
+
+    @property
+    def artefact(self) -> str: ...
+
+    @property
+    def sha256(self) -> str: ...
+
+
+def read(record: Announced, inline: bytes | None, registry: Registry | None) -> bytes:
+    """The bytes that came inline, else those in the registry; hash checked.
+
+    Args:
+        registry: None where all artefacts must travel inline.
+
+    Raises:
+        RegistryError: they are missing, torn or tampered with.
+    """
+    if inline is not None:
+        return checked(record.artefact, inline, record.sha256)
+    if registry is None:
+        raise RegistryError(f"{record.artefact}: not inline, wanted a registry to read")
+    return registry.read(record.artefact, record.sha256)
