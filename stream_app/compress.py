@@ -194,7 +194,7 @@ def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> Non
         stop.wait()
         return
     unfit = ""
-    while not stop.wait(min(every_s, threading.TIMEOUT_MAX)):  # beyond it Python refuses to wait
+    while not stop.wait(every_s):
         try:
             compressor.run_once()
             unfit = ""

@@ -24,7 +24,10 @@ from stream_app.modellog import Envelope, Hyper
 from stream_app.predictions import Block, Said
 from stream_app.score import Prequential
 
-COUNTS = ("events", "learned", "dead_letters", "expired", "orphans", "ignored", "drifts", "lost_predictions")
+COUNTS = (
+    *("events", "learned", "dead_letters", "expired", "orphans", "ignored"),
+    *("drifts", "lost_predictions", "skipped_steps"),
+)
 
 
 class Rows(NamedTuple):
@@ -196,7 +199,9 @@ class Core:
         said = self._score(pairs, target)
         self._watch(said, target, out)
         x = self.encoder.standardise(dense)
+        skipped = self.learner.skipped_steps
         self.learner.learn(x, categories, target)
+        self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
         label_times_s = np.array([p.label_time_s for p in pairs])
         self.encoder.rates.learn(keys, self._tracked(target), label_times_s)
         self._enter(state, pairs)

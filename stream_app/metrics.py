@@ -35,6 +35,7 @@ _COUNTERS = {
     "ignored": ("ignored", "Repeated features and labels, passed over."),
     "drifts": ("drifts", "Changes of the error rate that were noticed."),
     "lost_predictions": ("lost_predictions", "Predictions that recovery had to make again."),
+    "skipped_steps": ("skipped_steps", "Steps not taken because their gradient was not finite."),
 }
 """Count of the head -> name and help of the metric."""
 _RENAMED = {"count": "scored_labels", "window_count": "window_scored_labels"}

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, TypeVar
 import msgspec
 
 from models.snapshot import Arrays
-from models.spec import ModelSpec, fit_problem, from_json, signature
+from models.spec import ModelSpec, signature
 from models.torch_learner import TorchLearner
 from stream_app import failpoints, replay, versions
 from stream_app.errors import EpochError, RegistryError, StreamAppError
@@ -111,8 +111,8 @@ class Seeder:
     def _problem(self, head: Envelope) -> str:
         """Why the head cannot go on here; empty if it can."""
         name = f"version {head.number} of {self.spec.name!r}"
-        if head.signature != signature(self.spec):
-            return f"{name} does not fit the spec: {self._unfit(head)}"
+        if problem := versions.unfit(self.spec, self._log.fold, self._registry):
+            return f"{name} does not fit the spec: {problem}"
         for topic, id_ in head.topic_ids.items():
             if self._ids[topic] != id_:
                 return (
@@ -133,13 +133,6 @@ class Seeder:
                     "could learn them"
                 )
         return ""
-
-    def _unfit(self, head: Envelope) -> str:
-        try:
-            _, texts = versions.read_head(self._log.fold, self._registry)
-        except RegistryError:
-            return f"its signature is {head.signature}, wanted {signature(self.spec)}"
-        return fit_problem(self.spec, from_json(texts["spec"]))
 
     def _head_arrays(self) -> Arrays:
         """The head's arrays; if they cannot be read, the newest readable version becomes the head (rule 18)."""

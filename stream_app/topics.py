@@ -146,6 +146,9 @@ def _layout(topics: Topics, partitions: int, retention_s: int, max_record_bytes:
                 "cleanup.policy": "delete",
                 "retention.ms": str(retention_ms),
                 "max.message.bytes": str(message_bytes),
+                # Whatever a producer stamps (a replay may say 2013), retention and clock checks go by the broker's
+                # clock. The embedded broker passes over this.
+                "message.timestamp.type": "LogAppendTime",
             },
         }
         for topic, count, retention_ms, message_bytes in rows

@@ -334,10 +334,11 @@ class Tuner:
             topic_ids=self._topic_ids,
             created_s=time.time(),
         )
-        won = self._log.announce("promotion", envelope, data, inline_bytes=self._spec.publish.inline_bytes)
-        newest = self._log.head
-        number = newest.number if newest else head.number
-        self._decisions.decide("promoted" if won else "kept", number, _duel(challenger))
+        self._log.announce("promotion", envelope, data, inline_bytes=self._spec.publish.inline_bytes)
+        # Looked up: by now the worker may have built on it.
+        counted = next((e for _, e in self._log.fold.history if e.id == envelope.id), None)
+        number = counted.number if counted else head.number
+        self._decisions.decide("promoted" if counted else "kept", number, _duel(challenger))
 
     def _mind_stop(self) -> None:
         if self._stop.is_set():

@@ -119,23 +119,28 @@ def read_head(fold: Fold, registry: Registry) -> tuple[Arrays, dict[str, str]]:
     return _unpacked(head.artefact, artefacts.read(head, fold.head_inline, registry))
 
 
+def unfit(spec: ModelSpec, fold: Fold, registry: Registry) -> str:
+    """Why the head's parameters do not mean what the spec says; empty if they do, or if there is no head."""
+    head = fold.head
+    if head is None or head.signature == signature(spec):
+        return ""
+    problem = f"signature: head has {head.signature}, spec has {signature(spec)}"
+    try:
+        return fit_problem(spec, from_json(read_head(fold, registry)[1]["spec"])) or problem
+    except (RegistryError, SpecError, KeyError):
+        return problem  # unreadable, or of a newer program: its signature must do
+
+
 def check_fit(spec: ModelSpec, fold: Fold, registry: Registry) -> None:
     """Whoever works beside the worker with a spec of its own must not touch a head of another meaning.
 
     The text names no version: it stays the same until head or spec change their meaning.
 
     Raises:
-        EpochError: there is a head, and its parameters do not mean what the spec says.
+        EpochError: the head does not fit the spec.
     """
-    head = fold.head
-    if head is None or head.signature == signature(spec):
-        return
-    problem = f"signature: head has {head.signature}, spec has {signature(spec)}"
-    try:
-        problem = fit_problem(spec, from_json(read_head(fold, registry)[1]["spec"])) or problem
-    except (RegistryError, SpecError, KeyError):
-        pass  # unreadable, or of a newer program: its signature must do
-    raise EpochError(f"the head of {spec.name!r} does not fit the spec: {problem}")
+    if problem := unfit(spec, fold, registry):
+        raise EpochError(f"the head of {spec.name!r} does not fit the spec: {problem}")
 
 
 def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[str, str]]:

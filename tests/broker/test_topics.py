@@ -1,5 +1,6 @@
 """Topics are created with the right settings, once; ids and offsets are right on both brokers."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -140,6 +141,16 @@ def test_settings(apache_kafka: ApacheKafka, app_name: str) -> None:
         topics.models: ("delete", "-1", "2101248"),
         topics.decisions: ("delete", "-1", "1048588"),
     }
+
+
+def test_retention_goes_by_the_brokers_clock_whatever_a_producer_stamps(
+    apache_kafka: ApacheKafka, app_name: str
+) -> None:
+    """Kafka deletes by timestamp: of a replay of 2013, nothing would be left after the first check."""
+    servers, topic = apache_kafka.bootstrap_servers, make(apache_kafka.bootstrap_servers, app_name).events
+    with kafka_clients.producer(servers) as producer:
+        kept = producer.send(topic, b"{}", timestamp_ms=1_357_034_100_000).get(10)
+    assert abs(kept.timestamp / 1000 - time.time()) < 600
 
 
 def test_a_compacted_topic_is_refused(apache_kafka: ApacheKafka, app_name: str) -> None:

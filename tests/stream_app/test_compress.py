@@ -13,7 +13,7 @@ from models.export import to_onnx
 from models.measure import Examples
 from models.runtime import Session
 from models.snapshot import pack
-from models.spec import Compression, ModelSpec, Publish, signature, to_json
+from models.spec import LONGEST_S, Compression, ModelSpec, Publish, signature, to_json
 from stream_app.compress import FEWEST_ROWS, Compressor, run
 from stream_app.errors import EpochError, ModelLogError, RegistryError
 from stream_app.events import Decision, Topics
@@ -307,7 +307,7 @@ def test_any_pause_that_the_spec_allows_can_be_waited(stage: Stage) -> None:
     stop = threading.Event()
     ending = threading.Timer(0.1, stop.set)
     ending.start()
-    run(stage.compressor, stop, every_s=1e300)
+    run(stage.compressor, stop, every_s=LONGEST_S)
     ending.join()
     assert stage.asked == []
 
