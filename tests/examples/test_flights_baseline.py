@@ -36,8 +36,8 @@ def flights(n_flights: int) -> list[Flight]:
         if number % 10:
             features = msgspec.structs.replace(features, wind_speed=wind)
         lands = number % 20 != 19
-        landed_s, late = (60 * number + 7_200, int(wind > 20.0)) if lands else (None, None)
-        made.append(Flight(f"flight-{number}", 60 * number, landed_s, late, features))
+        arrived_s, late = (60 * number + 7_200, int(wind > 20.0)) if lands else (None, None)
+        made.append(Flight(f"flight-{number}", 60 * number, arrived_s, late, features))
     return made
 
 

@@ -55,9 +55,9 @@ def flight(number: int) -> Flight:
         "6",
         "1",
     )
-    landed_s = None if number % 10 == 9 else 60 * number + 7_200
-    late = None if landed_s is None else number % 2
-    return Flight(f"flight-{number}", 60 * number, landed_s, late, features)
+    arrived_s = None if number % 10 == 9 else 60 * number + 7_200
+    late = None if arrived_s is None else number % 2
+    return Flight(f"flight-{number}", 60 * number, arrived_s, late, features)
 
 
 def sent(n_flights: int) -> list[Outgoing]:
