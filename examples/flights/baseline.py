@@ -27,10 +27,15 @@ from river import compose, linear_model, preprocessing
 
 from examples.flights.data import FlightFeatures
 from stream_app import kafka_clients
+from stream_app.errors import BrokerError
 from stream_app.score import BinaryScore
+from stream_app.topics import connect
 
 SCORE_EVERY_LABELS = 1_000
 """Scored pairs are handed on in chunks of this many."""
+
+CONNECT_TIMEOUT_S = 10.0
+"""How long a broker that accepts connections may take to answer at the start."""
 
 
 class BaselineError(Exception):
@@ -151,12 +156,14 @@ def consume(bootstrap_servers: str, topic: str, *, wait_s: float = 60.0) -> Iter
         BaselineError: no broker, or no such topic within `wait_s`.
     """
     try:
+        connect(bootstrap_servers)  # else Kafka's client would try for the whole time
         consumer = kafka_clients.consumer(
             bootstrap_servers,
+            bootstrap_timeout_ms=int(1000 * CONNECT_TIMEOUT_S),
             max_poll_records=5_000,
             max_partition_fetch_bytes=4 * 1024 * 1024,
         )
-    except KafkaError as error:
+    except (BrokerError, KafkaError) as error:
         raise BaselineError(f"{bootstrap_servers} did not answer: {error!r}, wanted a Kafka broker") from error
     try:
         partitions = _partitions(consumer, topic, wait_s=wait_s)
@@ -180,12 +187,12 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: 0 when it has seen what it was to see, 1 when the topic could not be read."""
+    """The command: 0 when it has seen what it was to see, 1 when it could not be read to there."""
     options = _options(arguments)
     values = consume(options.bootstrap_servers, options.topic)
     try:
         report = run(values, options.out, n_labels=options.labels, until_idle_s=options.until_idle_s)
-    except BaselineError as error:
+    except (BaselineError, KafkaError) as error:
         print(f"baseline: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

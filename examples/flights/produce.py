@@ -411,8 +411,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if (options.max_lag is None) != (options.group is None):
         parser.error(f"got --max-lag {options.max_lag} and --group {options.group}, wanted both or neither")
-    if options.speed is not None and options.speed <= 0:
+    if options.speed is not None and not options.speed > 0:  # NaN neither
         parser.error(f"--speed is {options.speed}, wanted more than 0")
+    if options.max_lag is not None and options.max_lag < 0:
+        parser.error(f"--max-lag is {options.max_lag}, wanted at least 0")
     if options.limit is not None and options.limit < 1:
         parser.error(f"--limit is {options.limit}, wanted at least 1")
     return options

@@ -6,6 +6,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from kafka.errors import KafkaTimeoutError
+from rich.console import Console
 
 from examples.flights import demo
 from examples.flights.demo import (
@@ -85,10 +87,10 @@ def test_summary_counts() -> None:
 
 
 def test_variant_that_was_never_attached_is_taken_from_the_decision() -> None:
-    evidence = {"bytes": 1, "fp32_bytes": 4, "batch": 1, "served": False}
-    status = finished(int8=None, decisions=(decision("quantised", **evidence),))
-    int8 = summary_of(status)["int8"]
-    assert (int8["bytes"], int8["fp32_bytes"], int8["runtime"]) == (1, 4, None)
+    measured = {"bytes": 1, "fp32_bytes": 4, "batch": 1, "latency_us": 9.0, "fp32_latency_us": 8.0}
+    evidence = measured | {"runtime": "onnxruntime", "loss_delta": 0.01, "served": False}
+    status = finished(int8=None, decisions=(decision("quantised", of_version=7, attached=False, **evidence),))
+    assert summary_of(status)["int8"] == evidence
 
 
 def test_nothing_is_wrong_with_a_true_summary() -> None:
@@ -102,12 +104,46 @@ def test_nothing_is_wrong_with_a_true_summary() -> None:
         ("labels", 327_347, "labels is 327347, wanted 327346"),
         ("dead_letters", 2, "dead_letters is 2, wanted 3"),
         ("final_lag_events", None, "final_lag_events is None, wanted 0"),
-        ("auc", 0.4, "auc is 0.4, wanted more than River's 0.4"),
-        ("auc", float("nan"), "auc is nan, wanted more than River's 0.4"),
+        ("auc", 0.4, "auc is 0.4, wanted River's 0.4 + 0.01 or more"),
+        ("auc", 0.4099, "auc is 0.4099, wanted River's 0.4 + 0.01 or more"),
+        ("auc", float("nan"), "auc is nan, wanted River's 0.4 + 0.01 or more"),
+        ("auc", None, "auc is None, wanted River's 0.4 + 0.01 or more"),
     ],
 )
 def test_wrong_figures_are_named(name: str, value: Any, wanted: str) -> None:
     assert failures(summary_of(finished()) | {name: value}) == [wanted]
+
+
+def test_lead_that_is_just_enough() -> None:
+    assert failures(summary_of(finished()) | {"auc": 0.4101}) == []
+
+
+def test_what_is_not_known_is_shown_as_a_dash() -> None:
+    """A run may be wrong in any way: its figures are shown, so that what is wrong is said."""
+    status = msgspec.structs.replace(finished(int8=None), began=None, grew=None, lag=None)
+    summary = summarise(status, {}, None, seconds=1.0)
+    console = Console(width=100)
+    with console.capture() as table:
+        console.print(demo._table(summary))
+    [river] = [line for line in table.get().splitlines() if "river" in line]
+    assert river.split() == ["│", "river_logistic", "│", "-", "│", "-", "│", "-", "│"]
+    told = "\n".join(demo._told(summary, None))
+    assert "labels at - flights/s (- records/s)" in told
+    assert "Lag -, at most" in told
+    assert "int8: - bytes (fp32 -), - us (-), log-loss -; not served." in told
+    assert failures(summary) == ["final_lag_events is None, wanted 0", "auc is 1.0, wanted River's None + 0.01 or more"]
+
+
+def test_broker_that_goes_silent_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def play(*_: Any, **__: Any) -> int:
+        raise KafkaTimeoutError("no answer to a fetch")
+
+    monkeypatch.setattr(demo, "FOLDER", tmp_path / "runs" / "demo")
+    monkeypatch.setattr(demo, "_play", play)
+    assert demo.main() == 1
+    assert capsys.readouterr().err.startswith("demo: KafkaTimeoutError: no answer to a fetch\ndemo: logs are in ")
 
 
 def test_nothing_is_missing_at_the_end() -> None:

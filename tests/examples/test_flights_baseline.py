@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -10,7 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from kafka.errors import KafkaConnectionError
 
+from examples.flights import baseline as module
 from examples.flights.baseline import (
     Baseline,
     BaselineError,
@@ -36,8 +40,8 @@ def flights(n_flights: int) -> list[Flight]:
         if number % 10:
             features = msgspec.structs.replace(features, wind_speed=wind)
         lands = number % 20 != 19
-        landed_s, late = (60 * number + 7_200, int(wind > 20.0)) if lands else (None, None)
-        made.append(Flight(f"flight-{number}", 60 * number, landed_s, late, features))
+        arrived_s, late = (60 * number + 7_200, int(wind > 20.0)) if lands else (None, None)
+        made.append(Flight(f"flight-{number}", 60 * number, arrived_s, late, features))
     return made
 
 
@@ -138,8 +142,7 @@ def test_reads_the_topic_from_its_beginning(bootstrap_servers: str, app_name: st
     create_topic(bootstrap_servers, app_name, n_partitions=2)
     produce(bootstrap_servers, app_name, flights=flights(500))
     out = tmp_path / "out.json"
-    arguments = ["--bootstrap-servers", bootstrap_servers, "--topic", app_name, "--out", str(out)]
-    assert main([*arguments, "--labels", "475"]) == 0
+    assert main([*command_for(bootstrap_servers, tmp_path, app_name), "--labels", "475"]) == 0
     assert msgspec.json.decode(out.read_bytes())["labels"] == 475
 
 
@@ -149,7 +152,40 @@ def test_missing_topic_is_a_clear_error(bootstrap_servers: str, app_name: str) -
         next(consume(bootstrap_servers, app_name, wait_s=0.0))
 
 
+def test_no_broker_is_said_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    started_s = time.monotonic()
+    assert main([*command_for("127.0.0.1:1", tmp_path), "--labels", "1"]) == 1
+    assert time.monotonic() - started_s < 5.0
+    [said] = capsys.readouterr().err.splitlines()
+    assert said.startswith("baseline: 127.0.0.1:1 did not answer: ")
+    assert said.endswith(", wanted a Kafka broker")
+
+
+def test_broker_that_hangs_is_an_error_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CONNECT_TIMEOUT_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as hangs:
+        servers = f"127.0.0.1:{hangs.getsockname()[1]}"
+        with pytest.raises(BaselineError, match=f"^{servers} did not answer: .*, wanted a Kafka broker$"):
+            next(consume(servers, "t"))
+
+
+def test_broker_that_goes_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gone(*_: Any) -> Iterator[bytes]:
+        yield from values(20)
+        raise KafkaConnectionError("socket disconnected")
+
+    monkeypatch.setattr(module, "consume", gone)
+    assert main([*command_for("127.0.0.1:1", tmp_path), "--labels", "100"]) == 1
+    assert capsys.readouterr().err == "baseline: KafkaConnectionError: socket disconnected\n"
+
+
 def test_command_must_know_when_to_end(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--bootstrap-servers", "127.0.0.1:1", "--topic", "t", "--out", "out.json"])
     assert "got neither --labels nor --until-idle-s" in capsys.readouterr().err
+
+
+def command_for(bootstrap_servers: str, folder: Path, topic: str = "t") -> list[str]:
+    return ["--bootstrap-servers", bootstrap_servers, "--topic", topic, "--out", str(folder / "out.json")]

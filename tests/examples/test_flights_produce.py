@@ -55,9 +55,9 @@ def flight(number: int) -> Flight:
         "6",
         "1",
     )
-    landed_s = None if number % 10 == 9 else 60 * number + 7_200
-    late = None if landed_s is None else number % 2
-    return Flight(f"flight-{number}", 60 * number, landed_s, late, features)
+    arrived_s = None if number % 10 == 9 else 60 * number + 7_200
+    late = None if arrived_s is None else number % 2
+    return Flight(f"flight-{number}", 60 * number, arrived_s, late, features)
 
 
 def sent(n_flights: int) -> list[Outgoing]:
@@ -124,7 +124,9 @@ def test_beat_is_due_by_count_and_by_time() -> None:
     ("arguments", "message"),
     [
         (["--max-lag", "5"], "got --max-lag 5 and --group None, wanted both or neither"),
+        (["--max-lag", "-1", "--group", "g"], "--max-lag is -1, wanted at least 0"),
         (["--speed", "0"], "--speed is 0.0, wanted more than 0"),
+        (["--speed", "nan"], "--speed is nan, wanted more than 0"),
         (["--limit", "0"], "--limit is 0, wanted at least 1"),
     ],
 )
