@@ -6,6 +6,7 @@ wait. The first features and the first label count; later records of a remembere
 """
 
 from collections import deque
+from collections.abc import Iterator
 from heapq import heappop, heappush
 from typing import Generic, NamedTuple, TypeVar
 
@@ -126,9 +127,13 @@ class LabelJoin(Generic[Row]):
             self._oldest.popleft()
         return next_offset, self.clock_s
 
+    def rows(self) -> Iterator[Row]:
+        """Of the examples that wait for their label."""
+        return (e.row for e in self._entries.values() if e.row is not None)
+
     def waiting(self) -> int:
         """How many examples wait for their label."""
-        return sum(not e.done and e.time_s is not None for e in self._entries.values())
+        return sum(1 for _ in self.rows())
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -237,6 +237,13 @@ class Core:
             state.count += 1
             self.counts["learned"] += 1
 
+    def adopt(self, learner: Learner) -> None:
+        """Go on with another learner; what waits for labels is its to answer, too, as far as ``own`` counts."""
+        self.learner = learner
+        waiting = {id(rows): rows for state in self.partitions.values() for rows, _ in state.join.rows()}
+        for rows in waiting.values():
+            rows.own[:] = learner.predict(self.encoder.standardise(rows.dense), rows.raw.categories)
+
     # --- at rest ----------------------------------------------------------------------------------------
 
     def start(self, offsets: dict[int, int]) -> None:

@@ -246,7 +246,7 @@ class Tuner:
             },
         )
         best.learner.set_reference(best.learner.parameters())
-        challenger.core.learner = best.learner
+        challenger.core.adopt(best.learner)
         challenger.core.reference = f"tuned-at-{challenger.core.counts['learned']}"
         if self._shadow(challenger, head.epoch):
             self._promote(challenger, head.epoch)

@@ -470,6 +470,26 @@ def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
         assert seen.pop() == wrong
 
 
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_an_adopted_learner_answers_for_what_waits_too(task: str) -> None:
+    spec, records = spec_of(task), stream(task)
+    core = core_of(spec)
+    play(core, records[:50])
+    waiting = [(rows, i) for rows, i in core.partitions[0].join.rows()]
+    said = [rows.said.scores[i].copy() for rows, i in waiting]
+    other = TorchLearner(spec)
+    other.load(core.learner.state() | {"theta": np.full_like(core.learner.parameters(), 0.3)})
+
+    core.adopt(other)
+
+    assert waiting
+    for (rows, i), first in zip(waiting, said, strict=True):
+        x = core.encoder.standardise(rows.dense)
+        assert (rows.own[i] == other.predict(x, rows.raw.categories)[i]).all()
+        assert (rows.own[i] != first).any()
+        assert (rows.said.scores[i] == first).all()  # what was said stays said
+
+
 def test_a_state_is_a_copy() -> None:
     core, records = core_of(spec_of()), stream("binary")
     play(core, records[:100])
