@@ -472,17 +472,18 @@ def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
 def test_an_adopted_learner_answers_for_what_waits_too(task: str) -> None:
-    spec, records = spec_of(task), stream(task)
+    spec = spec_of(task)
     core = core_of(spec)
-    play(core, records[:50])
+    play(core, records_of([{"id": f"w{i}", "time": 1.0, "features": {"a": float(i)}} for i in range(5)]))
     waiting = [(rows, i) for rows, i in core.partitions[0].join.rows()]
     said = [rows.said.scores[i].copy() for rows, i in waiting]
     other = TorchLearner(spec)
-    other.load(core.learner.state() | {"theta": np.full_like(core.learner.parameters(), 0.3)})
+    theta = np.linspace(-1.0, 1.0, core.learner.parameters().size, dtype=np.float32)
+    other.load(core.learner.state() | {"theta": theta})
 
     core.adopt(other)
 
-    assert waiting
+    assert len(waiting) == 5
     for (rows, i), first in zip(waiting, said, strict=True):
         x = core.encoder.standardise(rows.dense)
         assert (rows.own[i] == other.predict(x, rows.raw.categories)[i]).all()
