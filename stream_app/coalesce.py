@@ -24,6 +24,9 @@ Records = Sequence[Any]
 """Of aiokafka.ConsumerRecord."""
 
 LARGEST_CHUNK = 1024
+FULL_S = 0.02
+"""How long the other partitions are waited for while one's buffer is full: by then it may have room."""
+ROOM_S = 0.5
 TELL_S = 5.0
 
 
@@ -41,7 +44,20 @@ class Consumer(driver.Consumer):
 
     app: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._room = asyncio.Event()
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """The agent has caught up with what is buffered of a partition."""
+        super().on_buffer_drop(tp)
+        self._room.set()
+
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
+        if self._buffered_partitions:
+            timeout = FULL_S
+            if not self._get_active_partitions():
+                await self._wait_for_room()
         fetched, active = await self._wait_next_records(timeout)
         if fetched is None or self.should_stop:
             return
@@ -55,6 +71,14 @@ class Consumer(driver.Consumer):
             if active is None or tp in active or tp in self._buffered_partitions:
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 yield tp, self._chunk(tp, records)
+
+    async def _wait_for_room(self) -> None:
+        """While the buffers of all partitions are full. Faust would sleep a second, with the agent idle most of it."""
+        self._room.clear()
+        try:
+            await asyncio.wait_for(self._room.wait(), ROOM_S)
+        except TimeoutError:
+            pass  # a slow agent; or a rebalance has emptied the buffers, which nobody tells
 
     def _chunk(self, tp: TP, records: Records) -> ConsumerMessage:
         message = self._to_message(tp, records[-1])

@@ -1,9 +1,15 @@
 """Chunks are handed out fairly; the transport itself is tried against brokers."""
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_app.coalesce import TP, round_robin
+from stream_app import coalesce
+from stream_app.coalesce import TP, Consumer, round_robin
 
 FETCHES = st.dictionaries(
     st.builds(TP, st.sampled_from(["a", "b"]), st.integers(0, 3)), st.lists(st.integers(), max_size=30), max_size=5
@@ -47,3 +53,54 @@ def test_chunks_are_as_large_as_they_may_be() -> None:
 def test_nothing_fetched_nothing_given() -> None:
     assert list(round_robin({}, 4)) == []
     assert list(round_robin({TP("t", 0): []}, 4)) == []
+
+
+class Buffered(Consumer):
+    """A consumer between full buffers and a broker that has nothing; it notes how long it was to wait for it."""
+
+    should_stop = False
+    flow_active = True
+
+    def __init__(self, *full: TP, active: set[TP]) -> None:
+        self.app = SimpleNamespace(in_recovery=False, consumer_generation_id=1)
+        self._room = asyncio.Event()
+        self._active_partitions, self._buffered_partitions, self._paused_partitions = active, set(full), set()
+        self.waited: list[float] = []
+
+    async def _wait_next_records(self, timeout: float) -> tuple[Any, set[TP]]:
+        self.waited.append(timeout)
+        return {}, self._active_partitions
+
+    async def read(self) -> list[Any]:
+        return [chunk async for chunk in self.getmany(1.0)]
+
+
+def test_while_all_buffers_are_full_it_waits_for_room_and_not_a_moment_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "ROOM_S", 3600.0)
+
+    async def work() -> None:
+        consumer = Buffered(TP("t", 0), active=set())
+        reading = asyncio.ensure_future(consumer.read())
+        await asyncio.sleep(0.05)
+        assert consumer.waited == []
+        consumer.on_buffer_drop(TP("t", 0))
+        await reading
+        assert consumer._active_partitions == {TP("t", 0)}
+
+    asyncio.run(asyncio.wait_for(work(), 30))
+
+
+def test_buffers_that_a_rebalance_has_emptied_are_not_waited_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coalesce, "ROOM_S", 0.01)
+    consumer = Buffered(TP("t", 0), active=set())
+    asyncio.run(asyncio.wait_for(consumer.read(), 30))
+    assert len(consumer.waited) == 1
+
+
+def test_other_partitions_do_not_keep_a_full_one_waiting() -> None:
+    consumer = Buffered(TP("t", 0), active={TP("t", 1)})
+    asyncio.run(asyncio.wait_for(consumer.read(), 30))
+    assert consumer.waited == [coalesce.FULL_S]
+    consumer.on_buffer_drop(TP("t", 0))
+    asyncio.run(asyncio.wait_for(consumer.read(), 30))
+    assert consumer.waited == [coalesce.FULL_S, 1.0]

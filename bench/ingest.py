@@ -1,0 +1,229 @@
+"""How fast does a backlog become learned? produce -> [worker drains it] -> records/s, beside its peers in one run.
+
+    python -m bench.ingest [--flights N] [--drains 3]          KAFKA_HOME set: against Apache Kafka
+
+The records are the flights': features, and labels of their own that come later. A record counts as one wherever it is
+processed, so for Vowpal Wabbit a predict and a learn are two. Each peer runs alone, after the other:
+
+    events          stream-app worker, whole: decode, predict, record the predictions, join, score, learn, publish
+    in_memory       the same core over the same bytes in memory, without broker, Faust and versions: the limit
+    faust_noop      a plain Faust agent on raw bytes that does nothing
+    river_*         River's logistic regression, from the topic through kafka-python (with crc32c), and in memory
+    vw_memory       Vowpal Wabbit predicting, then learning, from text lines in memory
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import vowpalwabbit
+
+from examples.flights.baseline import Baseline, consume
+from examples.flights.baseline import Event as BaselineEvent
+from examples.flights.data import Flight, load, stream
+from examples.flights.produce import produce
+from models.spec import ModelSpec, read_spec
+from models.torch_learner import TorchLearner, use_one_thread
+from stream_app.broker import EmbeddedBroker
+from stream_app.events import Topics
+from stream_app.learn import Core
+from stream_app.logclient import LogClient
+from stream_app.modellog import Envelope
+from stream_app.predictions import encode_blocks
+from stream_app.topics import create_topics, end_offsets
+from tests.broker.apache_kafka import ApacheKafka
+
+SPEC = Path("examples/flights/model.toml")
+FETCH = 1024
+PEER_RECORDS = 100_000
+"""The slower peers take so many; their speed does not change after that."""
+DRAIN_S = 600.0
+
+
+class Record(NamedTuple):
+    """What the core needs of a Kafka record."""
+
+    offset: int
+    timestamp: int
+    value: bytes
+
+
+class Drain(NamedTuple):
+    """One backlog, learned."""
+
+    produce_per_s: float
+    events_per_s: float
+    auc: float
+    versions: int
+
+
+def drained(servers: str, spec: ModelSpec, flights: Sequence[Flight], folder: Path) -> Drain:
+    """Produce a backlog for a model of this name, then let one worker learn it."""
+    stream_ = spec.stream
+    create_topics(
+        servers,
+        spec.name,
+        partitions=stream_.partitions,
+        retention_s=stream_.retention_s,
+        max_record_bytes=stream_.max_record_bytes,
+    )
+    topics = Topics.of(spec.name)
+    produced = produce(servers, topics.events, flights=flights)
+    ends = end_offsets(servers, topics.events)
+    path = folder / f"{spec.name}.toml"
+    path.write_text(SPEC.read_text().replace('name = "flights"', f'name = "{spec.name}"', 1))
+    argv = [sys.executable, "-m", "stream_app", "worker", "--spec", str(path), "--bootstrap-servers", servers]
+    with (folder / f"{spec.name}.log").open("wb") as log:
+        worker = subprocess.Popen([*argv, "--registry", str(folder / "registry")], stdout=log, stderr=log)
+        try:
+            heads = list(_heads(servers, topics.models, ends, worker))
+        finally:
+            worker.terminate()
+            worker.wait(60)
+    first, last = heads[0], heads[-1]
+    records = sum(last.offsets.values()) - sum(first.offsets.values())
+    return Drain(
+        produced.records_per_s,
+        records / (last.created_s - first.created_s),
+        last.metrics["auc"],
+        last.number,
+    )
+
+
+def _heads(servers: str, topic: str, ends: dict[int, int], worker: "subprocess.Popen[bytes]") -> Iterator[Envelope]:
+    """Versions from the first that has learned something to the one that has learned all."""
+    deadline_s = time.monotonic() + DRAIN_S
+    with closing(LogClient(servers, topic)) as log:
+        while time.monotonic() < deadline_s and worker.poll() is None:
+            for change in log.poll(0.2):
+                if any(change.head.offsets.values()):
+                    yield change.head
+                if change.head.offsets == ends:
+                    return
+    raise RuntimeError(f"the worker (code {worker.poll()}) did not drain {ends} in {DRAIN_S:g} s")
+
+
+def in_memory(spec: ModelSpec, values: Sequence[bytes]) -> tuple[float, float]:
+    """Records per second of the bare core, and its AUC."""
+    records = [Record(i, -1, value) for i, value in enumerate(values)]
+    core = Core(spec, TorchLearner(spec))
+    core.start({0: 0})
+    started_s = time.perf_counter()
+    for at in range(0, len(records), FETCH):
+        encode_blocks(core.take(0, records[at : at + FETCH]).predictions, "none")
+    seconds = time.perf_counter() - started_s
+    return len(records) / seconds, core.score.metrics()["auc"]
+
+
+def faust_noop(servers: str, topic: str, records: int) -> float:
+    """Records per second of a Faust agent that does nothing."""
+    argv = [sys.executable, "-m", "bench._faust_noop", servers, topic, str(records)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=DRAIN_S, check=True)
+    return float(done.stdout.splitlines()[-1])
+
+
+def river_kafka(servers: str, topic: str, records: int) -> float:
+    with closing(consume(servers, topic)) as values:
+        return _river((value for value in values if value is not None), records)
+
+
+def _river(values: Iterator[bytes], records: int) -> float:
+    decode, baseline = msgspec.json.Decoder(BaselineEvent).decode, Baseline()
+    started_s = 0.0
+    for n, value in enumerate(islice(values, records)):
+        started_s = started_s or time.perf_counter()
+        try:
+            baseline.take(decode(value))
+        except msgspec.MsgspecError:
+            continue  # one of the three that the producer slips in
+        finally:
+            last = n
+    return last / (time.perf_counter() - started_s)
+
+
+def vw_memory(flights: Sequence[Flight], examples: int) -> float:
+    """Predict and learn calls per second: each flight predicted without, then learned with its label."""
+    lines = [_vw_line(f) for f in islice((f for f in flights if f.late is not None), examples)]
+    workspace: Any = vowpalwabbit.Workspace("--loss_function logistic --link logistic --quiet")
+    started_s = time.perf_counter()
+    for label, line in lines:
+        workspace.predict(line)
+        workspace.learn(f"{label} {line}")
+    seconds = time.perf_counter() - started_s
+    workspace.finish()
+    return 2 * len(lines) / seconds
+
+
+def _vw_line(flight: Flight) -> tuple[int, str]:
+    values = msgspec.to_builtins(flight.features)
+    words = (f"{k}={v}" if isinstance(v, str) else f"{k}:{v}" for k, v in values.items() if v is not None)
+    return (1 if flight.late else -1), f"| {' '.join(words)}"
+
+
+@contextmanager
+def broker(folder: Path) -> Iterator[tuple[str, str]]:
+    """Bootstrap servers, and what they are."""
+    home = os.environ.get("KAFKA_HOME")
+    if home:
+        with ApacheKafka(Path(home).resolve(), folder / "kafka") as kafka:
+            yield kafka.bootstrap_servers, "Apache Kafka"
+    else:
+        with EmbeddedBroker() as embedded:
+            yield embedded.bootstrap_servers, "embedded"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--flights", type=int, help="only so many (default: all 336,776)")
+    parser.add_argument("--drains", type=int, default=3, help="backlogs drained; medians count (default: %(default)s)")
+    options = parser.parse_args()
+    use_one_thread()
+    spec, flights = read_spec(str(SPEC)), load()[: options.flights]
+    encode = msgspec.json.Encoder().encode
+    values = [encode(record) for record in stream(flights)]
+    peers = min(PEER_RECORDS, len(values))
+    with tempfile.TemporaryDirectory() as name, broker(Path(name)) as (servers, kind):
+        folder, drains = Path(name), list[Drain]()
+        for i in range(options.drains):
+            drains.append(drained(servers, msgspec.structs.replace(spec, name=f"ingest{i}"), flights, folder))
+            print(drains[-1], flush=True)
+        topic = Topics.of("ingest0").events
+        noop = faust_noop(servers, topic, peers)
+        from_kafka = river_kafka(servers, topic, peers)
+    memory, auc = in_memory(spec, values)
+    river_memory = _river(iter(values), peers)
+    vw = vw_memory(flights, peers)
+    events = statistics.median(d.events_per_s for d in drains)
+    found = {
+        "events_per_s": events,
+        "produce_per_s": statistics.median(d.produce_per_s for d in drains),
+        "faust_noop_per_s": noop,
+        "in_memory_per_s": memory,
+        "river_kafka_per_s": from_kafka,
+        "river_memory_per_s": river_memory,
+        "vw_memory_per_s": vw,
+    }
+    ratios = {
+        "ratio_faust_noop": events / noop,
+        "ratio_in_memory": events / memory,
+        "ratio_river_kafka": events / from_kafka,
+        "ratio_vw_memory": events / vw,
+    }
+    aucs = {"auc": statistics.median(d.auc for d in drains), "in_memory_auc": auc}
+    rounded = {k: round(v, 1) for k, v in found.items()} | {k: round(v, 3) for k, v in (ratios | aucs).items()}
+    print(json.dumps(rounded | {"records": len(values), "broker": kind}))
+
+
+if __name__ == "__main__":
+    main()
