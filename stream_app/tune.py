@@ -36,7 +36,6 @@ from stream_app.registry import Registry
 
 log = logging.getLogger("stream_app.tuner")
 
-CHUNK = 2048
 CLOSE = 8192
 """Records that a challenger may lack when it is promoted: so many are learned again. Where it cannot come so
 close, because the worker is as fast, it is promoted once the distance shrinks no more."""
@@ -93,17 +92,17 @@ class Challenger:
         """
         for p, end in offsets.items():
             at = self.core.partitions[p].next_offset
-            if at < end:
-                self._recall(p)
-            while at < end:
-                stop = min(end, at + CHUNK)
-                chunk = self._reader.range(self._topics.events, p, at, stop)
-                if len(chunk) < stop - at:  # asked after reading: what is still there now was there then
+            if at >= end:
+                continue
+            self._recall(p)
+            for chunk in self._reader.read(self._topics.events, p, at, end):
+                if chunk[-1].offset + 1 - at > len(chunk):  # asked after reading: what is there now was there then
                     self._check_whole(p, at)
-                if chunk:  # a gap that is left is compaction's or a transaction marker's
-                    self.core.partitions[p].next_offset = chunk[0].offset
+                self.core.partitions[p].next_offset = chunk[0].offset  # what is left out is compaction's, or a marker
                 yield from self.core.take(p, chunk).steps
-                at = stop
+                at = chunk[-1].offset + 1
+            if at < end:
+                self._check_whole(p, at)
 
     def _check_whole(self, partition: int, start: int) -> None:
         """Retention has not reached ``start`` yet."""
