@@ -26,6 +26,8 @@ Times = NDArray[np.float64]
 LARGEST = float(np.finfo(np.float32).max)
 FINITE = float(np.finfo(np.float64).max)
 CACHED_CODES = 100_000
+CACHED_CHARACTERS = 256
+"""A longer value is hashed each time: anyone may send them, and remembered they would fill the memory."""
 
 
 class FeatureError(ValueError):
@@ -59,7 +61,8 @@ class _Codes(dict[object, int]):
             self[None] = 0
         text = "\x1f".join(map(_text, value)) if isinstance(value, tuple) else str(value)
         code = 1 + zlib.crc32(text.encode()) % max(self._size - 1, 1)
-        self[value] = code
+        if len(text) <= CACHED_CHARACTERS:
+            self[value] = code
         return code
 
 

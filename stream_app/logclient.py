@@ -154,6 +154,10 @@ class LogClient:
         return True
 
     def _apply(self, at: int, value: bytes) -> Change | None:
+        if at < self._next:
+            raise ModelLogError(
+                f"{self._topic}: offset {at} came after {self._next - 1}; the topic was created anew, start again"
+            )
         if at > self._next:  # the log was trimmed past our position: fold what is left of it
             self.fold = Fold(at)
         self._next = at + 1

@@ -144,7 +144,8 @@ class Fold:
         if not self._counts(record):
             self.ignored += 1
             return None
-        number = self.head.number + 1 if self.head else 1
+        # A log that had to begin anew goes on counting where the version it begins with was: servers never go back.
+        number = self.head.number + 1 if self.head else max(1, record.envelope.number)
         self.head = msgspec.structs.replace(record.envelope, number=number)
         self.head_at = at
         self.head_inline = record.inline

@@ -13,7 +13,7 @@ from models.snapshot import Arrays
 from models.spec import ModelSpec, signature
 from models.torch_learner import TorchLearner
 from stream_app import failpoints, replay, versions
-from stream_app.errors import EpochError, RegistryError, StreamAppError
+from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
@@ -60,7 +60,9 @@ class Seeder:
         self._bootstrap_servers = bootstrap_servers
         self._log = LogClient(bootstrap_servers, self._topics.models)
         self._reader = replay.Reader(bootstrap_servers)
-        self._ids = topic_ids(bootstrap_servers, (self._topics.events, self._topics.predictions))
+        names = (self._topics.events, self._topics.predictions, self._topics.models)
+        self._ids = topic_ids(bootstrap_servers, names)
+        self._models_id = self._ids.pop(self._topics.models)
         self._checked = ("", 0.0)
         self._published = 0
 
@@ -334,9 +336,21 @@ class Seeder:
         """A topic recreated under a running consumer looks as if only old offsets came again.
 
         Raises:
-            EpochError: one was.
+            EpochError: that of the events or the predictions was.
+            ModelLogError: the models topic was.
+            TopicError: one is gone.
         """
-        found = topic_ids(self._bootstrap_servers, self._ids)
+        models = self._topics.models
+        try:
+            found = topic_ids(self._bootstrap_servers, (*self._ids, models))
+        except TopicError as error:
+            error.exit_code = 1  # a new start creates what is missing, and then knows what to refuse
+            raise
+        if found[models] != self._models_id:
+            raise ModelLogError(
+                f"topic {models} was created anew (its id was {self._models_id}, is {found[models]}); a new start "
+                "follows the newest version in the registry"
+            )
         for topic, id_ in self._ids.items():
             if found[topic] != id_:
                 text = f"topic {topic} was created anew (its id was {id_}, is {found[topic]})"

@@ -22,7 +22,7 @@ import msgspec
 
 from stream_app import failpoints, seed, versions
 from stream_app.decode import BadRecord
-from stream_app.errors import StuckError, TopicError
+from stream_app.errors import BrokerError, StuckError, TopicError
 from stream_app.events import DeadLetter, Decision, Topics
 from stream_app.learn import Core, Taken
 from stream_app.modellog import Envelope
@@ -119,6 +119,7 @@ class Worker:
     async def positions(self, partitions: set[int]) -> Mapping[int, int]:
         """Where reading must go on. Idempotent, but a gained partition means: seed from the newest head (rule 12)."""
         async with self._lock:
+            await self._call(self._seeder.check_ids)
             gained, self._mine = partitions - self._mine, partitions
             if not partitions:
                 self._core = None
@@ -176,9 +177,19 @@ class Worker:
 
     async def _behind(self) -> None:
         """Nothing but old records came: left over from before a seek, or was the topic recreated?"""
-        if time.monotonic() >= self._ids_due_s:
-            self._ids_due_s = time.monotonic() + CHECK_IDS_S
+        await self._mind_ids()
+
+    async def _mind_ids(self) -> None:
+        """Now and then: are the topics still those that the offsets are counted in?"""
+        if time.monotonic() < self._ids_due_s:
+            return
+        try:
             await self._call(self._seeder.check_ids)
+        except TopicError:
+            raise
+        except BrokerError as error:
+            log.warning("topics not looked at: %s", error)  # an outage; whoever needs an answer will wait for it
+        self._ids_due_s = time.monotonic() + CHECK_IDS_S
 
     async def _gap(self, core: Core, partition: int, records: Sequence[Any], gap_at: int) -> Taken | None:
         """Records came from beyond the expected offset: left over from before a seek, or is the log so?"""
@@ -275,6 +286,7 @@ class Worker:
             taken = versions.snapshot(core)
             sent, letters = list(self._sent), list(self._letter_acks)
         assert head is not None
+        await self._mind_ids()
         await asyncio.gather(*letters)
         stranger = await _acknowledged(sent, trails)
         if stranger is None:

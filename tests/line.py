@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from models.spec import ModelSpec
-from stream_app import versions
+from stream_app import kafka_clients, versions
 from stream_app.events import Topics
 from stream_app.modellog import Envelope
 from stream_app.predictions import encode_blocks
@@ -29,6 +29,14 @@ class Line:
             partitions=spec.stream.partitions,
             retention_s=86_400,
             max_record_bytes=65_536,
+        )
+
+    def recreate(self, *topics: str, partitions: int = 2) -> None:
+        """Delete topics and create them anew, under the same names, empty."""
+        with kafka_clients.admin(self.bootstrap_servers) as client:
+            client.delete_topics(list(topics))
+        create_topics(
+            self.bootstrap_servers, self.spec.name, partitions=partitions, retention_s=86_400, max_record_bytes=65_536
         )
 
     def seeder(self, on_mismatch: OnMismatch = "refuse", spec: ModelSpec | None = None) -> Seeder:

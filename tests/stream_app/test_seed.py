@@ -12,7 +12,6 @@ from stream_app import kafka_clients
 from stream_app.errors import EpochError, RegistryError
 from stream_app.events import DeadLetter
 from stream_app.seed import Seeded
-from stream_app.topics import create_topics
 from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
@@ -137,7 +136,7 @@ def test_a_spec_that_no_longer_fits_is_refused_and_may_begin_a_new_epoch(line: L
 
 def test_a_recreated_events_topic_is_told_apart_from_lag(line: Line) -> None:
     first = learned(line)
-    recreate_events(line)
+    line.recreate(line.topics.events)
 
     with pytest.raises(EpochError, match="was created anew"):
         line.seeder().seed()
@@ -148,21 +147,9 @@ def test_a_recreated_events_topic_is_told_apart_from_lag(line: Line) -> None:
     assert (kept.core.learner.parameters() == first.core.learner.parameters()).all()
 
 
-def recreate(line: Line, *topics: str, partitions: int = 2) -> None:
-    with kafka_clients.admin(line.bootstrap_servers) as client:
-        client.delete_topics(list(topics))
-    create_topics(
-        line.bootstrap_servers, line.spec.name, partitions=partitions, retention_s=86_400, max_record_bytes=65_536
-    )
-
-
-def recreate_events(line: Line) -> None:
-    recreate(line, line.topics.events)
-
-
 def test_whoever_died_between_writing_the_first_version_and_announcing_it_is_followed(line: Line) -> None:
     first = line.seeder().seed().head
-    recreate(line, line.topics.models)  # as if it had never been announced
+    line.recreate(line.topics.models)  # as if it had never been announced
 
     again = line.seeder().seed()
 
@@ -173,7 +160,7 @@ def test_whoever_died_between_writing_the_first_version_and_announcing_it_is_fol
 def test_keep_goes_on_with_what_waits_where_the_events_are_still_the_same(line: Line) -> None:
     first = learned(line)
     waiting = {p: s.join.waiting() for p, s in first.core.partitions.items()}
-    recreate(line, line.topics.predictions)
+    line.recreate(line.topics.predictions)
 
     with pytest.raises(EpochError, match="predictions was created anew"):
         line.seeder().seed()
@@ -188,7 +175,7 @@ def test_keep_goes_on_with_what_waits_where_the_events_are_still_the_same(line: 
 
 def test_keep_goes_on_though_a_recreated_topic_has_fewer_partitions(line: Line) -> None:
     first = learned(line)
-    recreate(line, line.topics.events, line.topics.predictions, partitions=1)
+    line.recreate(line.topics.events, line.topics.predictions, partitions=1)
 
     with pytest.raises(EpochError, match="was created anew"):
         line.seeder().seed()
@@ -204,10 +191,10 @@ def test_fresh_begins_with_the_settings_of_the_spec_and_keep_with_the_tuned_ones
     seeded = seeder.seed()
     seeded.core.learner.set_learning_rate(0.0123)
     assert embedded_line.publish(seeder, seeded)[1]
-    recreate_events(embedded_line)
+    embedded_line.recreate(embedded_line.topics.events)
 
     assert embedded_line.seeder("keep").seed().core.learner.learning_rate == 0.0123
-    recreate_events(embedded_line)
+    embedded_line.recreate(embedded_line.topics.events)
     fresh = embedded_line.seeder("fresh").seed()
     assert fresh.core.learner.learning_rate == embedded_line.spec.optimiser.learning_rate
 
@@ -217,7 +204,7 @@ def test_letters_about_a_topic_of_the_same_name_do_not_hide_those_about_this_one
     letter = DeadLetter(topic=embedded_line.topics.events, topic_id="old", partition=0, offset=1, reason="r", value=b"")
     values = [msgspec.json.encode(letter)]
     streams.produce_raw(embedded_line.bootstrap_servers, embedded_line.topics.dead_letters, 0, values)
-    recreate_events(embedded_line)
+    embedded_line.recreate(embedded_line.topics.events)
 
     assert embedded_line.seeder("fresh").seed().letters == set()
 
@@ -225,7 +212,7 @@ def test_letters_about_a_topic_of_the_same_name_do_not_hide_those_about_this_one
 def test_where_someone_has_chosen_a_recreated_topic_asks_for_a_restart_not_for_a_choice(embedded_line: Line) -> None:
     undecided, decided = embedded_line.seeder(), embedded_line.seeder("keep")
     undecided.seed()
-    recreate_events(embedded_line)
+    embedded_line.recreate(embedded_line.topics.events)
 
     codes = []
     for seeder in (undecided, decided):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,9 @@ import msgspec
 import pytest
 from kafka.errors import KafkaError
 
-from stream_app import kafka_clients
-from stream_app.errors import EpochError, StuckError
+from stream_app.errors import EpochError, ModelLogError, StuckError
 from stream_app.events import DeadLetter
 from stream_app.modellog import Envelope
-from stream_app.topics import create_topics
 from stream_app.worker import Consumer, Worker
 from tests import streams
 from tests.line import Line
@@ -48,14 +46,22 @@ class Driven:
         if at < len(records):
             await self.worker.take(partition, records[at : at + count])
 
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Tick meanwhile."""
+        while not true():
+            await self.worker.tick()
+            await asyncio.sleep(0.05)
+
     async def published(self) -> Envelope:
         """Tick until a version holds everything that was taken."""
-        while True:
-            await self.worker.tick()
-            head = self.line.seeder().seed().head
-            if all(head.offsets[p] >= o for p, o in self.at.items()):
-                return head
-            await asyncio.sleep(0.05)
+        heads: list[Envelope] = []
+
+        def whole() -> bool:
+            heads[:] = [self.line.seeder().seed().head]
+            return all(heads[0].offsets[p] >= o for p, o in self.at.items())
+
+        await self.until(whole)
+        return heads[0]
 
 
 @asynccontextmanager
@@ -166,14 +172,52 @@ def test_old_offsets_of_a_recreated_topic_end_the_worker(line: Line) -> None:
             await mine.published()
             await mine.worker.take(0, old[:10])  # left over from before a seek: nothing happens
             mine.worker._ids_due_s = 0.0
-            admin = kafka_clients.admin(line.bootstrap_servers)
-            admin.delete_topics([line.topics.events])
-            admin.close()
-            create_topics(
-                line.bootstrap_servers, line.spec.name, partitions=2, retention_s=86_400, max_record_bytes=65_536
-            )
+            line.recreate(line.topics.events)
             with pytest.raises(EpochError, match="was created anew"):
                 await mine.worker.take(0, old[:10])
+
+    run(work())
+
+
+def test_a_models_topic_created_anew_ends_the_worker_before_it_announces_to_nobody(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        mine = Driven(line)
+        await mine.worker.start()
+        await mine.assign(0, 1)
+        await mine.feed(0, events(line, 0), 1000)
+        before = await mine.published()
+        await mine.feed(1, events(line, 1), 1000)
+        line.recreate(line.topics.models)
+        mine.worker._ids_due_s = 0.0
+        with pytest.raises(ModelLogError, match=r"models was created anew .*; a new start follows the newest version"):
+            await mine.until(lambda: False)
+        await mine.worker._producer.stop()
+        again = line.seeder().seed().head
+        assert (again.id, again.number) == (before.id, before.number)  # servers go on from there
+
+    run(work())
+
+
+def test_a_recreated_topic_that_outgrew_the_old_offsets_is_not_read_in_the_middle(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(100))
+
+    async def work() -> None:
+        mine = Driven(line)
+        await mine.worker.start()
+        await mine.assign(0, 1)
+        for p in (0, 1):
+            await mine.feed(p, events(line, p), 1000)
+        head = await mine.published()
+        line.recreate(line.topics.events)
+        streams.produce(line.bootstrap_servers, line.topics.events, streams.records(400))
+        mine.worker._ids_due_s = 0.0
+        await mine.feed(0, events(line, 0), 1000)
+        with pytest.raises(EpochError, match="events was created anew"):
+            await mine.until(lambda: False)
+        await mine.worker._producer.stop()
+        assert mine.worker._seeder.newest() == head
 
     run(work())
 
