@@ -168,6 +168,8 @@ def _serving_errors() -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.CANCELLED:  # not by us: a server that ends cuts off what it has not begun
+            raise ServingError("UNAVAILABLE", "the server ended before it began with the call") from error
         raise ServingError(error.code().name, str(error.details())) from error
 
 
@@ -184,6 +186,13 @@ def _row(index: int, row: Mapping[str, Value], time_s: float | None) -> pb.Row:
 
 
 def _value(index: int, name: str, value: Value) -> pb.Value:
+    try:
+        return _held(index, name, value)
+    except (ValueError, OverflowError) as error:  # a lone surrogate, an endless integer
+        raise ServingError("INVALID_ARGUMENT", f"rows[{index}]: feature {name!r} cannot be sent: {error}") from error
+
+
+def _held(index: int, name: str, value: Value) -> pb.Value:
     if isinstance(value, str):
         return pb.Value(text=value)
     if isinstance(value, bool) or not isinstance(value, numbers.Real):  # numpy's are such, too

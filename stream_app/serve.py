@@ -34,6 +34,9 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 ROWS_AT_ONCE = 64
 """Rows scored before other calls get their turn."""
 
+BIND_S = 5.0
+"""How long a port that is taken is tried again: a server that crashed may still be leaving it."""
+QUIET_S, QUIET_AT_MOST_S = 0.05, 1.0
 _TEXT_CHARS = 400
 """Of an error's text."""
 
@@ -72,7 +75,7 @@ class Answers:
         self._follower, self._limits = follower, limits
         self._changed = asyncio.Event()  # replaced at every change
         self._draining = False
-        self._watchers = 0
+        self._watchers = self._asked = 0
 
     async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:
         """Score one row or many, all with one version."""
@@ -125,6 +128,9 @@ class Answers:
                 await changed.wait()
 
     def _live(self) -> LiveModel:
+        self._asked += 1
+        if self._draining:
+            raise ServingError("UNAVAILABLE", "this server is ending, ask another")
         live = self._follower.live
         if live is None:
             text = f"no version of the model is live yet, waiting for {self._follower.waiting_for}"
@@ -136,10 +142,18 @@ class Answers:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    def drain(self) -> None:
-        """End the watchers' streams, which would go on for ever."""
+    async def drain(self) -> None:
+        """End the watchers' streams, which would go on for ever, and refuse calls until none comes any more.
+
+        What gRPC has accepted and not handed over yet when the server stops, it cuts off with CANCELLED, which no
+        client tries again.
+        """
         self._draining = True
         self.tell()
+        seen, deadline_s = -1, time.monotonic() + QUIET_AT_MOST_S
+        while seen != self._asked and time.monotonic() < deadline_s:
+            seen = self._asked
+            await asyncio.sleep(QUIET_S)
 
 
 async def _abort(context: Context, error: ServingError) -> Never:
@@ -304,7 +318,7 @@ async def serve(
     if reflect:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME), server)
     await _set_health(healthiness, serving=False)
-    port = _bind(server, listen)
+    port = await _bind(server, listen)
     await server.start()
     ready(port)
     telling = loop.create_task(_tell(swapped, answers, healthiness))
@@ -326,11 +340,15 @@ def _server(limits: Limits, share_port: bool) -> grpc.aio.Server:
     return grpc.aio.server(options=options, maximum_concurrent_rpcs=limits.calls)
 
 
-def _bind(server: grpc.aio.Server, listen: str) -> int:
-    try:
-        return int(server.add_insecure_port(listen))
-    except RuntimeError as error:
-        raise SettingsError(f"listen is {listen!r}, wanted a free host:port ({error})") from error
+async def _bind(server: grpc.aio.Server, listen: str) -> int:
+    deadline_s = time.monotonic() + BIND_S
+    while True:
+        try:
+            return int(server.add_insecure_port(listen))
+        except RuntimeError as error:
+            if time.monotonic() > deadline_s:
+                raise SettingsError(f"listen is {listen!r}, wanted a free host:port ({error})") from error
+        await asyncio.sleep(0.25)
 
 
 async def _tell(swapped: asyncio.Event, answers: Answers, healthiness: health.aio.HealthServicer) -> None:
@@ -358,7 +376,7 @@ async def _drain(
     _log.info("draining")
     await healthiness.enter_graceful_shutdown()
     await asyncio.sleep(limits.notice_s)
-    answers.drain()
+    await answers.drain()
     await server.stop(limits.grace_s)
 
 

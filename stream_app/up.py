@@ -4,6 +4,7 @@ Each process is a child that dies with this one, even by ``kill -9``. One that c
 after a while; one that refuses (exit code 2) is not, for it would refuse again: its reason ends the rest.
 """
 
+import fcntl
 import functools
 import logging
 import os
@@ -19,7 +20,7 @@ from typing import IO, Self
 from models.spec import ModelSpec
 from stream_app.broker import EmbeddedBroker, die_with_parent, free_port
 from stream_app.dashboard.view import Frame, show
-from stream_app.errors import SettingsError, StreamAppError
+from stream_app.errors import BrokerError, SettingsError, StreamAppError
 from stream_app.metrics import serve_metrics
 from stream_app.monitor import Monitor, signalled
 from stream_app.status import ProcessStatus
@@ -33,6 +34,8 @@ HEALTHY_S = 30.0
 """Who has run for so long begins again with the first backoff."""
 STOP_S = 45.0
 """How long a process may take to end after SIGTERM: a worker gives itself 40 s (agents.STOP_S) to publish."""
+ORPHANED_STOP_S = 5.0
+"""The same where the broker is gone for good: there is nothing left to publish to."""
 BACKGROUND_NICE = 5
 BACKGROUND_DELAY_S = 8.0
 """Tuner and compressor have nothing to do before there is a version, and loading torch takes seconds."""
@@ -283,11 +286,19 @@ class Service:
         for group in ([c for c in self._children if c not in servers], servers):
             for child in group:
                 child.terminate()
-            deadline_s = time.monotonic() + STOP_S
+            deadline_s = time.monotonic() + (ORPHANED_STOP_S if self._broker_died() else STOP_S)
             for child in group:
                 child.join(deadline_s - time.monotonic())
         if self._broker is not None:
             self._broker.stop()
+
+    def _broker_died(self) -> bool:
+        try:
+            if self._broker is not None:
+                self._broker.check()
+        except BrokerError:
+            return True
+        return False
 
     def __enter__(self) -> Self:
         try:
@@ -343,7 +354,7 @@ def run(
         run_dir=folder,
         worker_flags=("--on-mismatch", on_mismatch, "--stuck-s", str(stuck_s)),
     )
-    with signalled() as stop, service, logging_to(service.logs / "up.log"):
+    with signalled() as stop, locked(folder / "lock"), service, logging_to(service.logs / "up.log"):
         monitor = Monitor(spec.name, spec.task, bootstrap_servers=service.bootstrap_servers)
         with serve_metrics(prometheus, monitor.status) as server:
             print(f"metrics on {server.url}, logs in {service.logs}", flush=True)
@@ -353,6 +364,26 @@ def run(
             finally:
                 monitor.stop()
     return 0
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Nobody else has ``path`` locked meanwhile.
+
+    Raises:
+        SettingsError: somebody has, or it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}, wanted a folder of our own") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingsError(f"another process has {path}, wanted it to end first") from None
+        yield
 
 
 @contextmanager

@@ -10,7 +10,6 @@ by 0.01 in AUC.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import shutil
@@ -18,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -42,7 +41,7 @@ from stream_app.modellog import Envelope
 from stream_app.monitor import Monitor, signalled
 from stream_app.status import Mark, Status
 from stream_app.topics import end_offsets
-from stream_app.up import Child, Service, last_words, logging_to
+from stream_app.up import Child, Service, last_words, locked, logging_to
 
 SPEC = str(Path(__file__).with_name("model.toml"))
 FOLDER = Path("runs/demo")
@@ -334,22 +333,6 @@ def read_json(path: Path) -> Figures:
 def _last_json(path: Path) -> Figures:
     content: Figures = msgspec.json.decode(last_words(path).splitlines()[-1])
     return content
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Nobody else has ``path`` locked meanwhile.
-
-    Raises:
-        DemoError: somebody has.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DemoError(f"another demo has {path}, wanted it to end first") from None
-        yield
 
 
 # The command --------------------------------------------------------------------------------------

@@ -14,9 +14,7 @@ from examples.flights.demo import (
     FLIGHTS,
     LABELS,
     Answer,
-    DemoError,
     failures,
-    locked,
     missing,
     summarise,
 )
@@ -172,15 +170,6 @@ def test_last_version_is_waited_for_until_it_was_judged() -> None:
     assert missing(finished(variants=(), decisions=(refused, earlier)), RIVER, produced) == [
         "the last version's quantisation"
     ]
-
-
-def test_second_demo_is_refused(tmp_path: Path) -> None:
-    lock = tmp_path / "runs" / "demo.lock"
-    wanted = r"another demo has .*, wanted it to end first"
-    with locked(lock), pytest.raises(DemoError, match=wanted), locked(lock):
-        pass
-    with locked(lock):
-        pass
 
 
 def test_unfinished_files_are_empty_figures(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models.features
-from models.features import CACHED_CODES, LARGEST, FeatureEncoder, FeatureError
+from models.features import CACHED_CHARACTERS, CACHED_CODES, LARGEST, FeatureEncoder, FeatureError
 from models.shapes import dense_columns
 from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Rates
 
@@ -36,6 +36,15 @@ SPEC = ModelSpec(
 VALUES = st.none() | st.text(max_size=5) | st.integers(-(2**63), 2**63 - 1)
 NUMBERS = st.none() | st.floats(width=64) | st.integers(-(2**63), 2**63 - 1)
 ROWS = st.lists(st.tuples(NUMBERS, NUMBERS, VALUES, VALUES), max_size=12)
+
+
+def test_long_values_are_told_apart_but_not_remembered() -> None:
+    encoder = FeatureEncoder(SPEC)
+    values = [f"{'x' * 300}{i}" for i in range(50)]
+    raw = encoder.raw([(1.0, 2.0, value, value) for value in values])
+    assert len(np.unique(raw.categories[:, 1])) > 25
+    remembered = [value for codes in (*encoder._codes, *encoder._slots) for value in codes]
+    assert max(len(str(value)) for value in remembered) < CACHED_CHARACTERS
 
 
 def learned(seed: int, rows: int = 50) -> FeatureEncoder:

@@ -100,6 +100,8 @@ def test_numpy_numbers(client: StreamModelClient, stand_in: StandIn) -> None:
     [
         ({1: 2.0}, None, r"rows\[1\]: a feature's name is 1, wanted a string"),
         ({}, "now", r"rows\[1\]: time_s is 'now', wanted seconds since the epoch"),
+        ({"a": "\ud800"}, None, r"rows\[1\]: feature 'a' cannot be sent: .*surrogates not allowed"),
+        ({"a": 10**5000}, None, r"rows\[1\]: feature 'a' cannot be sent: Exceeds the limit"),
     ],
 )
 def test_what_no_request_can_hold(client: StreamModelClient, row: Any, time_s: Any, text: str) -> None:

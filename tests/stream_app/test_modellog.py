@@ -96,6 +96,11 @@ def test_an_empty_log_has_no_head() -> None:
     assert (folded().head, folded().head_at) == (None, -1)
 
 
+def test_a_log_that_begins_anew_goes_on_counting() -> None:
+    again = announce(msgspec.structs.replace(A, number=41))
+    assert fold([(0, again)]).head == msgspec.structs.replace(A, number=41)
+
+
 def test_each_version_follows_its_parent_and_is_numbered_by_the_fold() -> None:
     found = folded(announce(A, inline=b"a"), announce(B), announce(C, inline=b"c"))
     assert lineage(found) == [("a", 1), ("b", 2), ("c", 3)]

@@ -257,7 +257,10 @@ def test_reflection_only_if_asked(embedded: str, app_name: str) -> None:
                     next(answers)
 
 
-def test_a_taken_port_is_refused(embedded: str, app_name: str, client: StreamModelClient) -> None:
+def test_a_taken_port_is_refused_after_a_while(
+    embedded: str, app_name: str, client: StreamModelClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.serve.BIND_S", 0.3)
     listen = client.target
     second = serve(bootstrap_servers=embedded, topics=Topics.of(app_name), registry_url=None, listen=listen)
     with pytest.raises(SettingsError, match=f"listen is '{listen}', wanted a free host:port"):
@@ -404,6 +407,36 @@ def test_drain(writer: Writer, embedded: str, app_name: str, which: signal.Signa
         assert started.wait(20) == 0
         assert started.stdout is not None
         assert started.stdout.read() == ""
+
+
+def test_calls_under_way_when_it_ends_are_answered_or_told_to_go_elsewhere(
+    writer: Writer, embedded: str, app_name: str
+) -> None:
+    writer.version(0.3)
+    with process(embedded, app_name) as (started, port), ThreadPoolExecutor(8) as pool:
+
+        def ask_on() -> set[str]:
+            said = set[str]()
+            with StreamModelClient(f"127.0.0.1:{port}", deadline_s=20.0) as client:
+                until(lambda: number(client) == 1)
+                asking.wait(60)
+                while started.poll() is None:
+                    try:
+                        client.predict([{}] * 20)
+                        said.add("answered")
+                    except ServingError as error:
+                        said.add(error.status)
+                        time.sleep(0.02)
+            return said
+
+        asking = threading.Barrier(9)
+        clients = [pool.submit(ask_on) for _ in range(8)]
+        asking.wait(60)
+        time.sleep(0.2)
+        started.send_signal(signal.SIGTERM)
+        assert started.wait(20) == 0
+        for client in clients:
+            assert client.result() <= {"answered", "UNAVAILABLE"}
 
 
 def test_a_server_needs_neither_torch_nor_faust() -> None:

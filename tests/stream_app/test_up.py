@@ -12,7 +12,7 @@ import pytest
 from models.spec import ModelSpec
 from stream_app import up
 from stream_app.errors import BrokerError, SettingsError, StreamAppError
-from stream_app.up import Child, Service, last_words
+from stream_app.up import Child, Service, last_words, locked
 from tests.stream_app.versions import spec_of, until
 
 SLEEP = "import time; time.sleep(60)"
@@ -227,6 +227,18 @@ def test_embedded_broker_that_died_ends_the_service(app_name: str, tmp_path: Pat
         os.kill(service._broker.pid, signal.SIGKILL)
         with pytest.raises(BrokerError, match=r"embedded broker: ended with code -9, .* what it held is lost"):
             until(service.tick)
+
+
+def test_two_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
+    lock = tmp_path / "runs" / "lock"
+    wanted = r"another process has .*lock, wanted it to end first"
+    with locked(lock), pytest.raises(SettingsError, match=wanted), locked(lock):
+        pass
+    with locked(lock):
+        pass
+    lock.chmod(0o644)
+    with pytest.raises(SettingsError, match="wanted a folder of our own"), locked(lock / "in" / "a" / "file"):
+        pass
 
 
 FORKS = """
