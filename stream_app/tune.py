@@ -189,6 +189,7 @@ class Tuner:
             self._next_base_labels = min(self._next_base_labels, head.labels + self._pause_labels)
             if head.labels >= self._next_base_labels:
                 self._base = Base(head, versions.read_head(self._log.fold, self._registry)[0])
+                log.info("window begins at version %d, %d labels", head.number, head.labels)
             return False
         if head.labels - self._base.envelope.labels < tuning.window_labels:
             return False
@@ -228,9 +229,13 @@ class Tuner:
     def _round(self, base: Base, head: Envelope) -> None:
         started_s = time.monotonic()
         challenger = Challenger(self._spec, base, self._reader)
-        window = self._walked(challenger, head)
+        full = base.envelope.labels + self._spec.tuning.window_labels
+        end = next((e for _, e in self._log.fold.history if e.epoch == head.epoch and e.labels >= full), head)
+        window = self._walked(challenger, end)  # not to the head: every trial replays it
+        log.info("round %d: trials replay %d labels", self.rounds + 1, sum(len(s.target) for s in window))
         best, losses = self._search(base, window)
         self.rounds += 1
+        log.info("round %d: best loss %.5f, incumbent's %.5f; its shadow begins", self.rounds, best.loss, losses[0])
         self._decisions.decide(
             "tuned",
             head.number,
@@ -315,6 +320,7 @@ class Tuner:
                 before = behind
             for step in self._walked(challenger, head):
                 challenger.compare(step)
+            log.info("shadow: %d labels, %d records behind", challenger.labels, challenger.behind(head.offsets))
 
     def _promote(self, challenger: Challenger, epoch: int) -> None:
         self._log.catch_up()

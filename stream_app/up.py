@@ -37,8 +37,8 @@ STOP_S = 45.0
 ORPHANED_STOP_S = 5.0
 """The same where the broker is gone for good: there is nothing left to publish to."""
 BACKGROUND_NICE = 5
-BACKGROUND_DELAY_S = 8.0
-"""Tuner and compressor have nothing to do before there is a version, and loading torch takes seconds."""
+BACKGROUND_DELAY_S = 3.0
+"""Tuner and compressor have nothing to do before there is a version; they load while the worker joins its group."""
 _ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 """Several processes share the cores, and batches are small: with two threads, each waiting for the
 other at every step, a worker on a busy machine of two cores was 11 times slower than with one."""
