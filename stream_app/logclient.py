@@ -45,6 +45,9 @@ class LogClient:
             max_partition_fetch_bytes=16 << 20,
             fetch_max_bytes=32 << 20,
         )
+        self._begin(start)
+
+    def _begin(self, start: int) -> None:
         self._consumer.assign([self._tp])
         self._consumer.seek(self._tp, start)
         self._next = start
@@ -73,6 +76,9 @@ class LogClient:
             ModelLogError: it delivered nothing for longer.
         """
         end = end_offsets(self._bootstrap_servers, self._topic)[0]
+        if end < self.position():
+            log.warning("%s: ends at %d, was read up to %d: created anew", self._topic, end, self.position())
+            self._begin(beginning_offsets(self._bootstrap_servers, self._topic)[0])
         at, moved_s = self.position(), time.monotonic()
         while at < end:
             self.poll(0.1)
@@ -154,11 +160,8 @@ class LogClient:
         return True
 
     def _apply(self, at: int, value: bytes) -> Change | None:
-        if at < self._next:
-            raise ModelLogError(
-                f"{self._topic}: offset {at} came after {self._next - 1}; the topic was created anew, start again"
-            )
-        if at > self._next:  # the log was trimmed past our position: fold what is left of it
+        if at != self._next:  # trimmed past our position, or created anew: fold what is there
+            log.warning("%s: offset %d came, wanted %d; folding anew", self._topic, at, self._next)
             self.fold = Fold(at)
         self._next = at + 1
         try:

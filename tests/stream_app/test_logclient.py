@@ -139,6 +139,23 @@ def test_a_follower_that_slept_through_a_trim_folds_what_is_left(
     sleeper.close()
 
 
+def test_a_follower_of_a_topic_that_was_created_anew_folds_the_new_one(
+    bootstrap_servers: str, app_name: str, topic: str, log: LogClient
+) -> None:
+    for i in range(3):
+        assert log.propose(wish(log, f"v{i}", i))
+    with kafka_clients.admin(bootstrap_servers) as client:
+        client.delete_topics([topic])
+    create_topics(bootstrap_servers, app_name, partitions=1, retention_s=86_400, max_record_bytes=65_536)
+    writer = LogClient(bootstrap_servers, topic)
+    assert writer.propose(wish(writer, "anew", 0))
+
+    log.catch_up()
+
+    assert log.head == writer.head
+    writer.close()
+
+
 def test_a_missing_topic_is_named(bootstrap_servers: str) -> None:
     with pytest.raises(BrokerError, match="nowhere"):
         LogClient(bootstrap_servers, "nowhere.models")
