@@ -377,7 +377,7 @@ def locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}, wanted a folder of our own") from error
+        raise SettingsError(f"{path.parent}: {error.strerror}, wanted a folder to write to") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

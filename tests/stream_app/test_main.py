@@ -69,4 +69,4 @@ def test_run_dir_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.Cap
     (tmp_path / "file").touch()
     flags = ("--spec", SPEC, "--registry", str(tmp_path), "--run-dir", str(tmp_path / "file"))
     assert main(["up", *flags]) == 2
-    assert "Not a directory, wanted a folder for the logs" in capsys.readouterr().err
+    assert "File exists, wanted a folder to write to" in capsys.readouterr().err

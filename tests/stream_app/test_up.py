@@ -237,7 +237,7 @@ def test_two_at_once_do_not_share_a_folder(tmp_path: Path) -> None:
     with locked(lock):
         pass
     lock.chmod(0o644)
-    with pytest.raises(SettingsError, match="wanted a folder of our own"), locked(lock / "in" / "a" / "file"):
+    with pytest.raises(SettingsError, match="wanted a folder to write to"), locked(lock / "in" / "a" / "file"):
         pass
 
 
