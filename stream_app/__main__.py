@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
 
@@ -15,8 +15,6 @@ from models.spec import LONGEST_S, ModelSpec, SpecError, read_spec
 from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.registry import Registry
-
-Command = Callable[[argparse.Namespace, ModelSpec], int]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

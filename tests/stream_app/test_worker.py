@@ -64,11 +64,17 @@ class Driven:
         return heads[0]
 
 
-@asynccontextmanager
-async def driven(line: Line, *partitions: int) -> AsyncIterator[Driven]:
+async def begun(line: Line, *partitions: int) -> Driven:
+    """A worker at work, for tests in which it comes to no good end."""
     found = Driven(line)
     await found.worker.start()
     await found.assign(*partitions)
+    return found
+
+
+@asynccontextmanager
+async def driven(line: Line, *partitions: int) -> AsyncIterator[Driven]:
+    found = await begun(line, *partitions)
     yield found
     await found.worker.close()
 
@@ -126,9 +132,7 @@ def test_a_version_whose_predictions_were_refused_is_not_announced_at_the_end_ei
     streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
 
     async def work() -> None:
-        mine = Driven(line)
-        await mine.worker.start()
-        await mine.assign(0, 1)
+        mine = await begun(line, 0, 1)
         await mine.feed(0, events(line, 0), 1000)
         (sent,) = mine.worker._sent
         refused = asyncio.get_running_loop().create_future()
@@ -148,9 +152,7 @@ def test_a_registry_that_hangs_ends_the_worker(line: Line, monkeypatch: pytest.M
     monkeypatch.setattr("stream_app.worker.PUBLISH_S", 0.1)
 
     async def work() -> None:
-        mine = Driven(line)
-        await mine.worker.start()
-        await mine.assign(0, 1)
+        mine = await begun(line, 0, 1)
         await mine.feed(0, events(line, 0), 1000)
         monkeypatch.setattr(line.registry, "write", lambda *_: time.sleep(1.0))
         await mine.worker.tick()
@@ -183,9 +185,7 @@ def test_a_models_topic_created_anew_ends_the_worker_before_it_announces_to_nobo
     streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
 
     async def work() -> None:
-        mine = Driven(line)
-        await mine.worker.start()
-        await mine.assign(0, 1)
+        mine = await begun(line, 0, 1)
         await mine.feed(0, events(line, 0), 1000)
         before = await mine.published()
         await mine.feed(1, events(line, 1), 1000)
@@ -204,9 +204,7 @@ def test_a_recreated_topic_that_outgrew_the_old_offsets_is_not_read_in_the_middl
     streams.produce(line.bootstrap_servers, line.topics.events, streams.records(100))
 
     async def work() -> None:
-        mine = Driven(line)
-        await mine.worker.start()
-        await mine.assign(0, 1)
+        mine = await begun(line, 0, 1)
         for p in (0, 1):
             await mine.feed(p, events(line, p), 1000)
         head = await mine.published()
