@@ -36,13 +36,12 @@ def admin(bootstrap_servers: str, **config: Any) -> KafkaAdminClient:
 
 def consumer(bootstrap_servers: str, **config: Any) -> KafkaConsumer:
     """A consumer that commits nothing on its own and creates no topic; otherwise as ``admin``."""
-    settings = {"enable_auto_commit": False, "allow_auto_create_topics": False} | config
-    return _whole(KafkaConsumer, bootstrap_servers, settings)
+    return _whole(KafkaConsumer, bootstrap_servers, {"enable_auto_commit": False} | config)
 
 
 def producer(bootstrap_servers: str, **config: Any) -> KafkaProducer:
     """An idempotent producer that creates no topic; otherwise as ``admin``."""
-    return _whole(KafkaProducer, bootstrap_servers, {"allow_auto_create_topics": False} | config)
+    return _whole(KafkaProducer, bootstrap_servers, config)
 
 
 @contextmanager
@@ -63,8 +62,11 @@ def _whole(kind: Callable[..., T], bootstrap_servers: str, config: dict[str, Any
     begun: list[KafkaNetClient] = []
 
     def begin(**settings: Any) -> KafkaNetClient:
-        begun.append(KafkaNetClient(**settings))
-        return begun[-1]
+        client = KafkaNetClient(**settings)
+        # kafka-python 3.0 does not hand the option of this name on, and asks the broker to create what is missing.
+        client.cluster.config["allow_auto_create_topics"] = False
+        begun.append(client)
+        return client
 
     try:
         return kind(

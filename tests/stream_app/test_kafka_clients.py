@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kafka import TopicPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from stream_app import kafka_clients
@@ -112,6 +113,20 @@ def test_consumers_commit_nothing_unasked(embedded: str) -> None:
     consumer = kafka_clients.consumer(embedded)
     assert consumer.config["enable_auto_commit"] is False
     consumer.close()
+
+
+def test_no_client_makes_the_broker_create_what_is_missing(embedded: str, app_name: str) -> None:
+    """A topic that was deleted would come back with the broker's settings, before its owner can create it."""
+    consumer = kafka_clients.consumer(embedded)
+    consumer.assign([TopicPartition(f"{app_name}.read", 0)])
+    consumer.poll(timeout_ms=500)
+    consumer.close()
+    producer = kafka_clients.producer(embedded, max_block_ms=500)
+    with pytest.raises(KafkaError):
+        producer.partitions_for(f"{app_name}.written")
+    producer.close(timeout=5)
+    with kafka_clients.admin(embedded) as client:
+        assert [t for t in client.list_topics() if t.startswith(app_name)] == []
 
 
 def test_no_other_place_makes_clients_of_its_own() -> None:
