@@ -103,16 +103,21 @@ class EmbeddedBroker:
                 if attempt == _PORT_TRIES or "AddrInUse" not in str(error):
                     raise
 
+    @property
+    def died(self) -> bool:
+        """Whether it ended while nobody wanted it to."""
+        return self._process is not None and self._process.poll() is not None
+
     def check(self) -> None:
         """Notice that it died while nobody wanted it to.
 
         Raises:
             BrokerError: it did, and all it held is lost; its last words.
         """
-        if self._process is not None and (code := self._process.poll()) is not None:
+        if self.died and self._process is not None:
             raise BrokerError(
-                f"embedded broker: ended with code {code}, wanted it to go on; what it held is lost; "
-                f"its last words:\n{self._last_words()}"
+                f"embedded broker: ended with code {self._process.returncode}, wanted it to go on; what it held is "
+                f"lost; its last words:\n{self._last_words()}"
             )
 
     def stop(self) -> None:

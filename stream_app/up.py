@@ -20,7 +20,7 @@ from typing import IO, Self
 from models.spec import ModelSpec
 from stream_app.broker import EmbeddedBroker, die_with_parent, free_port
 from stream_app.dashboard.view import Frame, show
-from stream_app.errors import BrokerError, SettingsError, StreamAppError
+from stream_app.errors import SettingsError, StreamAppError
 from stream_app.metrics import serve_metrics
 from stream_app.monitor import Monitor, signalled
 from stream_app.status import ProcessStatus
@@ -286,19 +286,12 @@ class Service:
         for group in ([c for c in self._children if c not in servers], servers):
             for child in group:
                 child.terminate()
-            deadline_s = time.monotonic() + (ORPHANED_STOP_S if self._broker_died() else STOP_S)
+            orphaned = self._broker is not None and self._broker.died
+            deadline_s = time.monotonic() + (ORPHANED_STOP_S if orphaned else STOP_S)
             for child in group:
                 child.join(deadline_s - time.monotonic())
         if self._broker is not None:
             self._broker.stop()
-
-    def _broker_died(self) -> bool:
-        try:
-            if self._broker is not None:
-                self._broker.check()
-        except BrokerError:
-            return True
-        return False
 
     def __enter__(self) -> Self:
         try:
