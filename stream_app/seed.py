@@ -176,7 +176,7 @@ class Seeder:
                 "the broker lost its log (an embedded one keeps it in memory only), or this is another broker" + CHOICE
             )
         if found is not None and self._on_mismatch == "keep":
-            core, trails = self._kept(*found)
+            core, trails = self._kept(found[0], found[1] if self._fits(found[0]) else None)
         else:
             core, trails = self._core(), {}
         self._publish_core(core, trails, None, "version", epoch=1)
@@ -190,16 +190,18 @@ class Seeder:
     def _new_epoch(self, head: Envelope, *, keep: bool) -> None:
         """Begin anew behind ``head``, from what can be kept of it or from nothing."""
         if keep:
-            fits = head.signature == signature(self.spec)
-            core, trails = self._kept(head, self._head_arrays() if fits else None)
+            core, trails = self._kept(head, self._head_arrays() if self._fits(head) else None)
         else:
             core, trails = self._core(), {}
         self._publish_core(core, trails, head, "epoch", epoch=head.epoch + 1)
 
+    def _fits(self, head: Envelope) -> bool:
+        return head.signature == signature(self.spec)
+
     def _kept(self, head: Envelope, arrays: Arrays | None) -> tuple[Core, dict[int, Trail]]:
         """What ``head`` learned, if its arrays fit, and what waits, wherever its offsets still mean something."""
         usable = self._usable(head)
-        if arrays is not None and head.signature == signature(self.spec):
+        if arrays is not None:
             core = self._core(head.hyper)
             core.load(arrays, usable)
             return core, replay.rebuild(core, usable, self._reader, self._topics)

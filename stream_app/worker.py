@@ -164,7 +164,7 @@ class Worker:
             failpoints.reach("take")
             state = self._core.partitions.get(partition)
             if state is not None and records[-1].offset < state.next_offset:
-                await self._behind()
+                await self._mind_ids()  # left over from before a seek, or was the topic created anew?
                 return
             taken: Taken | None = self._core.take(partition, records)
             assert taken is not None
@@ -174,10 +174,6 @@ class Worker:
                 self._moved_s = time.monotonic()
                 failpoints.reach("taken")
                 await self._carry_away(partition, taken)
-
-    async def _behind(self) -> None:
-        """Nothing but old records came: left over from before a seek, or was the topic recreated?"""
-        await self._mind_ids()
 
     async def _mind_ids(self) -> None:
         """Now and then: are the topics still those that the offsets are counted in?"""
