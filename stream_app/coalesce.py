@@ -27,7 +27,9 @@ LARGEST_CHUNK = 1024
 FULL_S = 0.02
 """How long the other partitions are waited for while one's buffer is full: by then it may have room."""
 ROOM_S = 0.5
+"""How long room is waited for before Faust is asked again."""
 TELL_S = 5.0
+"""How long the group may take to answer a commit that only onlookers read."""
 
 
 def round_robin(fetched: Mapping[TP, Records], chunk: int) -> Iterator[tuple[TP, Records]]:

@@ -37,6 +37,7 @@ ROWS_AT_ONCE = 64
 BIND_S = 5.0
 """How long a port that is taken is tried again: a server that crashed may still be leaving it."""
 QUIET_S, QUIET_AT_MOST_S = 0.05, 1.0
+"""While it drains: without a call for the first it stops, after the second in any case."""
 _TEXT_CHARS = 400
 """Of an error's text."""
 
