@@ -40,8 +40,8 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     ahead_s: float = 60.0
     """Event time may lie this far ahead of the record's Kafka timestamp; else: dead letter. The clock of the
     join never turns back: a record that is so far ahead takes as much from ``label.wait_s`` for all that wait.
-    The timestamp is the producer's own clock, unless the topic has message.timestamp.type=LogAppendTime; and of
-    a stream of the past, replayed, all times lie behind it: in both this protects from nothing."""
+    The timestamp is the broker's clock where the service made the topic (LogAppendTime), but the producer's own
+    on the embedded broker; and of a stream of the past, replayed, all times lie behind it."""
 
 
 class Numeric(msgspec.Struct, frozen=True, kw_only=True):
