@@ -1,0 +1,242 @@
+"""Members' answers become one: (M, K) -> [mix in several ways] -> [mix the mixes] -> (K,).
+
+    M members   K classes (1: regression)   S stacks   A = 1 + S ways of mixing
+    share (M,)        weights that follow the best member: fixed share (Herbster & Warmuth 1998)
+    stack (S, M)      of classes: softmax of sum_m stack_m log p_m + bias; of values: sum_m stack_m value_m + bias
+    bias  (S, K)
+    final (A,)        fixed share over the ways: the shares' mean, then each stack
+    totals (M + A + 1,)  summed losses of members, ways and the whole: log-loss, or |error|
+
+    unit  (2,)        of values: typical absolute error of late (a median, tracked), and rows it is of
+What weighs is log-loss for classes and, for values, the absolute error in units of the typical one.
+"""
+
+import math
+
+import numpy as np
+
+from models.compiled import compiled
+from models.experts.arrays import F32, F64
+from models.experts.scores import HEAVIEST
+from models.snapshot import Arrays
+
+TINY = 1e-6
+"""Probabilities are kept so far from 0."""
+SWITCH = 1e-3
+"""Share of the weight that is dealt out anew at every row."""
+RATES = (0.02, 0.1)
+"""Steps of the stacks, per member."""
+SLOWEST = 0.02
+"""Part by which the typical absolute error moves at least, toward its median."""
+SHARP = 0.5
+DULL = 4.0
+"""Power of a value's loss: nats that one mean error costs."""
+STEP = 0.02
+"""Of the stacks of values."""
+
+
+@compiled
+def reweigh(weights: F64, losses: F64, power: float) -> None:
+    """Fixed share: each weight by exp(-power * loss), then a little to all alike."""
+    n, least = len(weights), losses.min()
+    total = 0.0
+    for i in range(n):
+        weights[i] *= math.exp(-power * (losses[i] - least))
+        total += weights[i]
+    for i in range(n):
+        weights[i] = (1.0 - SWITCH) * weights[i] / total + SWITCH / n
+
+
+@compiled
+def mix_classes(p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, logs: F64, ways: F64, out: F64) -> None:
+    """The ways (A, K) and their mix out (K,), from members p (M, B, K); logs (M, K) is filled on the way."""
+    members, classes = len(p), p.shape[2]
+    ways[0] = 0.0
+    ways[1:] = bias
+    for m in range(members):
+        for k in range(classes):
+            logs[m, k] = math.log(max(p[m, b, k], TINY))
+            ways[0, k] += share[m] * p[m, b, k]
+            for s in range(len(stack)):
+                ways[1 + s, k] += stack[s, m] * logs[m, k]
+    for a in range(1, len(ways)):
+        ways[a] = np.exp(ways[a] - ways[a].max())
+        ways[a] /= ways[a].sum()
+    out[:] = 0.0
+    for a in range(len(ways)):
+        for k in range(classes):
+            out[k] += final[a] * ways[a, k]
+
+
+@compiled
+def predict_classes(p: F64, share: F64, stack: F64, bias: F64, final: F64, out: F64) -> None:
+    """Members' answers p (M, B, K) mixed: out (B, K)."""
+    logs, ways = np.empty((len(p), p.shape[2])), np.empty((len(final), p.shape[2]))
+    for b in range(p.shape[1]):
+        mix_classes(p, b, share, stack, bias, final, logs, ways, out[b])
+
+
+@compiled
+def learn_classes(
+    p: F64, y: F32, w: F32, rates: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, out: F64
+) -> None:
+    """Row by row: mix p (M, B, K) into out (B, K), then judge members, ways and stacks by the label."""
+    members, classes, n_ways = len(p), p.shape[2], len(final)
+    logs, ways = np.empty((members, classes)), np.empty((n_ways, classes))
+    losses, way_losses = np.empty(members), np.empty(n_ways)
+    for b in range(p.shape[1]):
+        mix_classes(p, b, share, stack, bias, final, logs, ways, out[b])
+        true, weight = int(y[b]), min(w[b], HEAVIEST)
+        for m in range(members):
+            losses[m] = -logs[m, true]
+        for a in range(n_ways):
+            way_losses[a] = -math.log(max(ways[a, true], TINY))
+        totals[:members] += w[b] * losses
+        totals[members : members + n_ways] += w[b] * way_losses
+        totals[members + n_ways] -= w[b] * math.log(max(out[b, true], TINY))
+        for s in range(len(stack)):
+            for k in range(classes):
+                step = rates[s] * weight * (ways[1 + s, k] - (1.0 if k == true else 0.0))
+                bias[s, k] -= step
+                for m in range(members):
+                    stack[s, m] -= step * logs[m, k] / members
+        reweigh(share, losses, weight)
+        reweigh(final, way_losses, weight)
+
+
+@compiled
+def typical(unit: F64, error: float) -> float:
+    """Move the typical error toward ``error``, by a factor; returns it. The first row's says nothing."""
+    unit[1] += 1.0
+    if unit[1] <= 2.0 or unit[0] == 0.0:
+        unit[0] = error
+    elif error > 0.0:
+        step = max(SLOWEST, 1.0 / unit[1])
+        unit[0] *= math.exp(step if error > unit[0] else -step)
+    return float(max(unit[0], 1e-30))
+
+
+@compiled
+def median(values: F64, weights: F64) -> float:
+    """The value at which half of the weights is reached."""
+    order = np.argsort(values)
+    reached = 0.0
+    for i in order:
+        reached += weights[i]
+        if reached >= 0.5:
+            return float(values[i])
+    return float(values[order[-1]])
+
+
+@compiled
+def mix_values(p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, ways: F64) -> float:
+    """The ways (A,) and their mix, from members p (M, B, 1); stacks weigh distances from the first way."""
+    ways[0] = median(p[:, b, 0], share)
+    for s in range(len(stack)):
+        ways[1 + s] = ways[0] + bias[s, 0]
+        for m in range(len(p)):
+            ways[1 + s] += stack[s, m] * (p[m, b, 0] - ways[0])
+    return float((final * ways).sum())
+
+
+@compiled
+def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, out: F64) -> None:
+    """Members' answers p (M, B, 1) mixed: out (B, 1)."""
+    ways = np.empty(len(final))
+    for b in range(p.shape[1]):
+        out[b, 0] = mix_values(p, b, share, stack, bias, final, ways)
+
+
+@compiled
+def learn_values(
+    p: F64, y: F32, w: F32, rates: F64,
+    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64, out: F64,
+) -> None:  # fmt: skip
+    """Row by row: mix p (M, B, 1) into out (B, 1), then judge members, ways and stacks by the value."""
+    members, n_ways = len(p), len(final)
+    ways, losses, way_losses = np.empty(n_ways), np.empty(members), np.empty(n_ways)
+    for b in range(p.shape[1]):
+        out[b, 0] = mix_values(p, b, share, stack, bias, final, ways)
+        weight = min(w[b], HEAVIEST)
+        for m in range(members):
+            losses[m] = abs(p[m, b, 0] - y[b])
+        for a in range(n_ways):
+            way_losses[a] = abs(ways[a] - y[b])
+        totals[:members] += w[b] * losses
+        totals[members : members + n_ways] += w[b] * way_losses
+        totals[members + n_ways] += w[b] * abs(out[b, 0] - y[b])
+        unit = typical(unit_now, abs(out[b, 0] - y[b]))
+        for s in range(len(stack)):
+            off = max(-2.0, min(2.0, (ways[1 + s] - y[b]) / unit))
+            norm = 1.0
+            for m in range(members):
+                norm += ((p[m, b, 0] - ways[0]) / unit) ** 2
+            bias[s, 0] -= rates[s] * weight * off * unit / norm
+            for m in range(members):
+                stack[s, m] -= rates[s] * weight * off * (p[m, b, 0] - ways[0]) / unit / norm
+        np.minimum(losses / unit, DULL, losses)
+        np.minimum(way_losses / unit, DULL, way_losses)
+        reweigh(share, losses, SHARP * weight)
+        reweigh(final, way_losses, SHARP * weight)
+
+
+class Mixing:
+    """The weights of M members and the ways of mixing them."""
+
+    def __init__(self, members: int, classes: int) -> None:
+        stacks = len(RATES)
+        self.share = np.full(members, 1.0 / members)
+        self._rates = np.array(RATES)
+        self._stack = np.full((stacks, members), 1.0 / members if classes > 1 else 0.0)
+        self._bias = np.zeros((stacks, classes))
+        self._final = np.full(1 + stacks, 1.0 / (1 + stacks)) if classes > 1 else np.array([0.8, 0.1, 0.1])
+        self._unit = np.zeros(2)
+        self.totals = np.zeros(members + stacks + 2)
+
+    def predict(self, p: F64) -> F64:
+        """Members' answers (M, B, K) mixed: (B, K)."""
+        out = np.empty(p.shape[1:])
+        if p.shape[2] == 1:
+            predict_values(p, self.share, self._stack, self._bias, self._final, out)
+        else:
+            predict_classes(p, self.share, self._stack, self._bias, self._final, out)
+        return out
+
+    def learn(self, p: F64, y: F32, w: F32) -> F64:
+        """As ``predict``, row by row, each then judged by its label."""
+        out = np.empty(p.shape[1:])
+        if p.shape[2] == 1:
+            learn_values(
+                p, y, w, self._rates, self.share, self._stack, self._bias, self._final,
+                self._unit, self.totals, out,
+            )  # fmt: skip
+        else:
+            learn_classes(
+                p, y, w, self._rates, self.share, self._stack, self._bias, self._final, self.totals, out
+            )  # fmt: skip
+        return out
+
+    def weights(self) -> F64:
+        """(M,) what each member counts: its share, and its part of the stacks, weighted as the ways are."""
+        parts = np.abs(self._stack)
+        parts /= np.maximum(parts.sum(axis=1, keepdims=True), 1e-30)
+        found: F64 = self._final[0] * self.share + self._final[1:] @ parts
+        return found
+
+    def grow(self, classes: int) -> None:
+        self._bias = np.pad(self._bias, ((0, 0), (0, classes - self._bias.shape[1])))
+
+    def state(self) -> Arrays:
+        return {
+            "share": self.share.copy(),
+            "stack": self._stack.copy(),
+            "bias": self._bias.copy(),
+            "final": self._final.copy(),
+            "unit": self._unit.copy(),
+            "totals": self.totals.copy(),
+        }
+
+    def load(self, state: Arrays) -> None:
+        self.share, self._stack, self._bias, self._final, self._unit, self.totals = (
+            state[name].astype(np.float64) for name in ("share", "stack", "bias", "final", "unit", "totals")
+        )
