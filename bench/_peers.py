@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import math
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -272,8 +273,9 @@ def runs(stream: Stream, peers: Iterable[Peer]) -> list[tuple[Peer, Input, int]]
     return [(peer, input_, seed) for peer in of_task for input_ in peer.inputs for seed in peer.seeds(stream)]
 
 
-def installed(peer: Peer) -> bool:
-    return find_spec(peer.library) is not None
+def installed(library: str) -> bool:
+    """CapyMOA runs on Java."""
+    return find_spec(library) is not None and (library != "capymoa" or shutil.which("java") is not None)
 
 
 def read(path: Path = RESULTS) -> list[Result]:

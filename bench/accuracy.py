@@ -48,7 +48,7 @@ def say(line: str) -> None:
 
 
 def chosen_peers(names: str | None) -> list[Peer]:
-    """Those named, or all; without those whose library is not installed, and saying so.
+    """Those named, or all.
 
     Raises:
         StreamError: a name that no peer has.
@@ -57,10 +57,15 @@ def chosen_peers(names: str | None) -> list[Peer]:
     unknown = [name for name in wanted if name not in {peer.name for peer in PEERS}]
     if unknown:
         raise StreamError(f"peers {unknown} are not known, wanted some of {', '.join(p.name for p in PEERS)}")
-    chosen = [peer for peer in PEERS if peer.name in wanted]
-    for library in sorted({peer.library for peer in chosen if not _peers.installed(peer)}):
-        say(f"{library} is not installed, its peers are left out; the bench target of the Makefile installs it")
-    return [peer for peer in chosen if _peers.installed(peer)]
+    return [peer for peer in PEERS if peer.name in wanted]
+
+
+def that_can_run(peers: Sequence[Peer]) -> list[Peer]:
+    """Those whose library is installed; says which is not."""
+    here = {library for library in {peer.library for peer in peers} if _peers.installed(library)}
+    for library in sorted({peer.library for peer in peers} - here):
+        say(f"{library} is not installed, its peers are left out: pip install -e '.[peers]', and Java 17")
+    return [peer for peer in peers if peer.library in here]
 
 
 def measured(
@@ -160,12 +165,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """What the last line says."""
     peers, delay = chosen_peers(options.only), options.label_delay
     if options.peers:
-        measure_peers(options.streams, peers, label_delay=delay, again=options.again)
+        measure_peers(options.streams, that_can_run(peers), label_delay=delay, again=options.again)
         return {"results": str(_peers.RESULTS), "runs": len(_peers.read())}
     from bench._ours import Ours  # here, since it compiles for a while
 
     if options.stream:
         streams = [from_csv(options.stream, options.label, options.task)]
+        peers = that_can_run(peers)
         results = measured(streams, peers, label_delay=delay, known=(), path=None)
     else:
         streams = [load(name) for name in options.streams]
