@@ -9,9 +9,6 @@ from bench._streams import Row, Stream
 from models.experts.mixture import Mixture
 from models.online import OnlineModel
 
-MIXED = "mixture"
-"""Under this name a mixture counts its own loss, beside those of its members."""
-
 
 class Ours:
     """A fresh OnlineModel; it is told the task, and neither classes nor columns."""
@@ -36,5 +33,5 @@ class Ours:
 
     def regret(self) -> float:
         """By how much the mixture's summed log-loss so far is above its best member's."""
-        losses: dict[str, float] = dict(self._mixture.member_losses())
-        return losses.pop(MIXED) - min(losses.values())
+        loss: float = self._mixture.loss
+        return loss - min(self._mixture.member_losses().values())

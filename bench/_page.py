@@ -120,7 +120,6 @@ def _free(x: float, y: float, taken: list[tuple[float, float]]) -> float:
 
 def page(summary: Mapping[str, Any], found: Mapping[str, Versus], regressions: Mapping[str, RegressionVersus]) -> str:
     """The tables, with what they come to."""
-    held = summary["held_back"]
     lines = [
         "# Accuracy",
         "",
@@ -131,12 +130,9 @@ def page(summary: Mapping[str, Any], found: Mapping[str, Versus], regressions: M
         *_header(*COLUMNS),
         *(_row(name, v) for name, v in found.items()),
         "",
-        "Streams in bold were held back: nothing was chosen by them.",
-        f"There the mixture is at or above the best peer on {held['wins']} of {held['of']} streams, "
-        f"{_signed(held['mean_margin'])} points on average and {_signed(held['worst_margin'])} at worst; "
-        f"its log-loss is at or below the best peer's on {held['log_loss_wins']}.",
-        f"In batches of 32 it takes {summary['speed_geomean_vs_arf']} times the events of ARF per CPU second "
-        f"(geometric mean; at least {summary['speed_min_vs_arf']}), "
+        *(_held_back(summary["held_back"])),
+        f"In batches of 32 the mixture takes {summary['speed_geomean_vs_arf']} times the events of ARF per CPU second "
+        f"(geometric mean; at least {summary['speed_min_vs_arf']}),",
         f"and loses at most {summary['batch_worst_loss']} points to single steps under the same label delay, "
         f"{summary['batch_worst_loss_undelayed']} to single steps without.",
         f"Its mean log-loss is at most {summary['mixture_regret_max']} above that of its best member.",
@@ -145,6 +141,17 @@ def page(summary: Mapping[str, Any], found: Mapping[str, Versus], regressions: M
         *(_regression_row(name, v) for name, v in regressions.items()),
     ]
     return "\n".join([*lines, ""])
+
+
+def _held_back(held: Mapping[str, Any]) -> tuple[str, ...]:
+    if not held["of"]:
+        return ()
+    return (
+        "Streams in bold were held back: nothing was chosen by them. There the mixture is at or above the best peer on",
+        f"{held['wins']} of {held['of']} streams, by {_signed(held['mean_margin'])} points on average and "
+        f"{_signed(held['worst_margin'])} at worst;",
+        f"its log-loss is at or below the best peer's on {held['log_loss_wins']}.",
+    )
 
 
 def _header(*columns: str) -> tuple[str, str]:

@@ -72,7 +72,7 @@ class RegressionVersus(msgspec.Struct, frozen=True, kw_only=True):
     best_peer_mae: float | None
     last_value_mae: float | None
     wins: bool
-    """At or below both."""
+    """At or below both; not if no peer was measured."""
     events_per_cpu_s: float
 
 
@@ -115,13 +115,14 @@ def regression_versus(
     peers = {peer.peer: peer.mae for peer in standings(results) if peer.mae is not None}
     last = peers.pop(LAST_VALUE, None)
     best = min(peers, key=peers.__getitem__, default=None)
+    others = [other for other in (last, *peers.values()) if other is not None]
     return RegressionVersus(
         rows=len(stream.rows),
         mae=mae,
         best_peer=best,
         best_peer_mae=None if best is None else peers[best],
         last_value_mae=last,
-        wins=all(mae <= other for other in (last, *peers.values()) if other is not None),
+        wins=bool(others) and mae <= min(others),
         events_per_cpu_s=round(median(s.events_per_cpu_s for s in singles), 1),
     )
 

@@ -126,7 +126,19 @@ def test_the_page_has_a_line_for_each_stream() -> None:
     page = _page.page(summary(found, regressions), found, regressions)
     assert "| Phishing | 9,000 | 90.0 | 88.0 ARF | +2.0 | 0.300 | 0.400 AMF | 89.0 | 89.5 | 8,000 | 8.0 |" in page
     assert "| **letter** |" in page
+    assert "held back" not in page  # no peer played them
     assert "| Mine | 5 | 0.500 | 0.600 AMF | 0.700 | 9 |" in page
+
+
+def test_the_page_says_what_came_of_what_was_held_back() -> None:
+    found = {"letter": compared(), "ring": compared(accuracy=87.5)}
+    page = _page.page(summary(found, {}), found, {})
+    assert "\n1 of 2 streams, by +0.8 points on average and -0.5 at worst;\n" in page
+
+
+def test_a_regression_without_peers_wins_nothing() -> None:
+    numbers = Stream("Mine", "regression", [{"a": 0.0}] * 4, [1.0] * 4)
+    assert not regression_versus(numbers, [], Frequencies).wins
 
 
 def test_the_picture_shows_us_and_the_peers_that_played_all_streams() -> None:
