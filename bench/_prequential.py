@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from bench._streams import Row, Stream
+from bench._streams import Row, Stream, StreamError
 
 FLOOR = 1e-6
 
@@ -52,7 +52,10 @@ class Score(NamedTuple):
 
 
 def per_event(learner: Learner, stream: Stream, *, label_delay: int = 0) -> Score:
-    """Each label is learned once ``label_delay`` more events have been predicted; 0: before the next event."""
+    """Each label is learned once ``label_delay`` more events have been predicted; 0: before the next event.
+
+    As many events at the start are not scored: no label was there that one could have learned.
+    """
     answers, waiting = [], deque[tuple[Row, float]]()
     start_s = time.process_time()
     for x, y in zip(stream.rows, stream.labels, strict=True):
@@ -60,7 +63,7 @@ def per_event(learner: Learner, stream: Stream, *, label_delay: int = 0) -> Scor
         waiting.append((x, y))
         if len(waiting) > label_delay:
             learner.learn_one(*waiting.popleft())
-    return score(stream, answers, time.process_time() - start_s)
+    return score(stream, answers, time.process_time() - start_s, skip=label_delay)
 
 
 def delayed_blocks(learner: Learner, stream: Stream, *, size: int) -> Score:
@@ -92,10 +95,18 @@ def batch_answers(learner: BatchLearner, stream: Stream, events: range, *, size:
     return answers
 
 
-def score(stream: Stream, answers: Sequence[Answer], cpu_s: float) -> Score:
-    """How good the answers to all events of the stream were."""
+def score(stream: Stream, answers: Sequence[Answer], cpu_s: float, *, skip: int = 0) -> Score:
+    """How good the answers to all events of the stream were but the first ``skip``.
+
+    Raises:
+        StreamError: there are no others.
+    """
+    if len(answers) <= skip:
+        raise StreamError(
+            f"stream {stream.name!r} has {len(answers)} events, wanted more than the label delay of {skip}"
+        )
     speed = len(answers) / max(cpu_s, 1e-9)
-    pairs = list(zip(answers, stream.labels, strict=True))
+    pairs = list(zip(answers, stream.labels, strict=True))[skip:]
     if stream.task == "regression":
         return Score(None, None, _mean([abs(answer - y) for answer, y in pairs]), speed)
     hits = [_likeliest(answer) == y for answer, y in pairs]

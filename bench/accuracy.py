@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import _page, _peers
-from bench._peers import PEERS, Peer, Result, standings
+from bench._peers import PEERS, Input, Peer, Result, standings
 from bench._streams import (
     DEVELOPMENT,
     HELD_BACK,
@@ -38,8 +38,8 @@ from bench._streams import (
 from bench._versus import MakeOurs, RegressionVersus, Versus, regression_versus, summary, versus
 
 DOCS = Path("docs")
-LAST_PEER = PEERS[-1]
-"""Dear enough to come after all others on all streams."""
+Run = tuple[Stream, Peer, Input, int]
+"""With the seed."""
 
 
 def say(line: str) -> None:
@@ -68,47 +68,41 @@ def that_can_run(peers: Sequence[Peer]) -> list[Peer]:
     return [peer for peer in peers if peer.library in here]
 
 
-def measured(
-    streams: Iterable[Stream], peers: Sequence[Peer], *, label_delay: int, known: Iterable[Result], path: Path | None
-) -> list[Result]:
-    """What is known of these, and what is not, measured now and, where a path is given, put into that file at once."""
-    found = {result.run: result for result in known}
-    todo = [
-        (stream, *run)
-        for stream in streams
-        for run in _peers.runs(stream, peers)
-        if (stream.name, run[0].name, run[1], run[2], label_delay) not in found
-    ]
+def runs_of(streams: Iterable[Stream], peers: Iterable[Peer]) -> list[Run]:
+    """Peer by peer, each over all the streams."""
+    some = list(streams)
+    return [(stream, *run) for peer in peers for stream in some for run in _peers.runs(stream, [peer])]
+
+
+def in_order(names: Sequence[str], peers: Sequence[Peer]) -> list[Run]:
+    """What `--peers` measures: development streams first, cheap peers first, the dearest after all the others."""
+    groups = [[load(name) for name in group if name in names] for group in (DEVELOPMENT, REGRESSION, HELD_BACK)]
+    dearest = [peer for peer in peers if peer is PEERS[-1]]
+    others = [peer for peer in peers if peer is not PEERS[-1]]
+    return [run for some in (others, dearest) for group in groups for run in runs_of(group, some)]
+
+
+def lacking(runs: Iterable[Run], known: Iterable[Result], *, label_delay: int) -> list[Run]:
+    """Those of the runs that have no result."""
+    have = {result.run for result in known}
+    return [run for run in runs if (run[0].name, run[1].name, *run[2:], label_delay) not in have]
+
+
+def measured(runs: Sequence[Run], *, label_delay: int, path: Path | None = None) -> list[Result]:
+    """Their results; each is put into the file, where a path is given, as soon as it is there."""
+    found: list[Result] = []
     start_s = time.monotonic()
-    for i, (stream, peer, input_, seed) in enumerate(todo, 1):
+    for stream, peer, input_, seed in runs:
         rows = _peers.prepared(stream, peer)
-        result = _peers.measure(peer, rows, input_=input_, seed=seed, label_delay=label_delay)
-        found[result.run] = result
+        found.append(_peers.measure(peer, rows, input_=input_, seed=seed, label_delay=label_delay))
         if path is not None:
-            _peers.add(result, path)
-        score = result.mae if stream.task == "regression" else result.accuracy
+            _peers.add(found[-1], path)
+        score = found[-1].mae if stream.task == "regression" else found[-1].accuracy
         say(
-            f"{i}/{len(todo)} {time.monotonic() - start_s:.0f} s: {stream.name}, {peer.name}, {input_}, seed {seed}: "
-            f"{score}, {result.events_per_cpu_s:,.0f}/s"
+            f"{len(found)}/{len(runs)} {time.monotonic() - start_s:.0f} s: {stream.name}, {peer.name}, {input_}, "
+            f"seed {seed}: {score}, {found[-1].events_per_cpu_s:,.0f}/s"
         )
-    return list(found.values())
-
-
-def measure_peers(names: Sequence[str], peers: Sequence[Peer], *, label_delay: int, again: bool) -> None:
-    """Fill bench/results/peers.json: development streams first, cheap peers first."""
-    streams = {name: load(name) for name in names}
-    for some in ([peer for peer in peers if peer is not LAST_PEER], [peer for peer in peers if peer is LAST_PEER]):
-        for group in (DEVELOPMENT, REGRESSION, HELD_BACK):
-            for peer in some:
-                known = [r for r in _peers.read() if not (again and r.peer == peer.name)]
-                part = [streams[name] for name in group if name in streams]
-                measured(part, [peer], label_delay=label_delay, known=known, path=_peers.RESULTS)
-
-
-def missing(stream: Stream, peers: Sequence[Peer], results: Iterable[Result], *, label_delay: int) -> int:
-    """How many runs on a stream have no result."""
-    known = {result.run for result in results}
-    return sum((stream.name, p.name, i, seed, label_delay) not in known for p, i, seed in _peers.runs(stream, peers))
+    return found
 
 
 def play(
@@ -165,22 +159,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """What the last line says."""
     peers, delay = chosen_peers(options.only), options.label_delay
     if options.peers:
-        measure_peers(options.streams, that_can_run(peers), label_delay=delay, again=options.again)
+        known = () if options.again else _peers.read()
+        todo = lacking(in_order(options.streams, that_can_run(peers)), known, label_delay=delay)
+        measured(todo, label_delay=delay, path=_peers.RESULTS)
         return {"results": str(_peers.RESULTS), "runs": len(_peers.read())}
     from bench._ours import Ours  # here, since it compiles for a while
 
     if options.stream:
         streams = [from_csv(options.stream, options.label, options.task)]
         peers = that_can_run(peers)
-        results = measured(streams, peers, label_delay=delay, known=(), path=None)
+        results = measured(runs_of(streams, peers), label_delay=delay)
     else:
         streams = [load(name) for name in options.streams]
         results = [r for r in _peers.read() if r.peer in {peer.name for peer in peers}]
-    lacking = sum(missing(stream, peers, results, label_delay=delay) for stream in streams)
-    if lacking:
-        say(f"{lacking} results of peers are missing: python -m bench.accuracy --peers measures them")
+    missing = len(lacking(runs_of(streams, peers), results, label_delay=delay))
+    if missing:
+        say(f"{missing} results of peers are missing: python -m bench.accuracy --peers measures them")
     found, regressions = play(streams, results, Ours, label_delay=delay)
-    answer = summary(found, regressions) | {"missing_peer_results": lacking, "label_delay_events": delay}
+    answer = summary(found, regressions) | {"missing_peer_results": missing, "label_delay_events": delay}
     page = _page.page(answer, found, regressions)
     if not options.json:
         print(page)

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 import pytest
 
 from bench import _page, accuracy
-from bench._peers import PEERS, Standing, measure, prepared
+from bench._peers import PEERS, Standing, measure, read
 from bench._streams import DEVELOPMENT, STREAMS, Row, Stream, StreamError
 from bench._versus import RegressionVersus, Versus, regression_versus, standing, summary, versus
 
@@ -150,20 +150,34 @@ def test_the_picture_shows_us_and_the_peers_that_played_all_streams() -> None:
     assert len([e for e in svg.iter() if e.tag.endswith("circle")]) == 3
 
 
-def test_results_that_are_known_are_not_measured_again(tmp_path: Path) -> None:
+def test_each_result_is_in_the_file_and_not_measured_again(tmp_path: Path) -> None:
     path = tmp_path / "peers.json"
-    known = accuracy.measured([stream()], [LR], label_delay=0, known=(), path=path)
-    assert len(json.loads(path.read_text())) == len(known) == 2
-    path.unlink()
-    assert accuracy.measured([stream()], [LR], label_delay=0, known=known, path=path) == known
-    assert not path.exists()
+    runs = accuracy.runs_of([stream()], [LR])
+    found = accuracy.measured(runs, label_delay=0, path=path)
+    assert len(json.loads(path.read_text())) == len(found) == 2
+    assert accuracy.lacking(runs, read(path), label_delay=0) == []
+    assert accuracy.lacking(runs, read(path)[:1], label_delay=0) == runs[1:]
 
 
 def test_another_label_delay_is_another_result() -> None:
-    known = accuracy.measured([stream()], [LR], label_delay=0, known=(), path=None)
-    assert accuracy.missing(stream(), [LR], known, label_delay=0) == 0
-    assert accuracy.missing(stream(), [LR], known, label_delay=5) == 2
-    assert measure(LR, prepared(stream(), LR), input_="raw", seed=0, label_delay=5).label_delay == 5
+    runs = accuracy.runs_of([stream()], [LR])
+    assert accuracy.lacking(runs, accuracy.measured(runs, label_delay=5), label_delay=0) == runs
+
+
+def test_peers_are_measured_cheap_ones_first_and_the_dearest_after_all_streams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench._streams.EVENTS", 5)
+    runs = accuracy.in_order(["TrumpApproval", "SEA", "Phishing"], [PEERS[0], PEERS[-1], LR])
+    order = list(dict.fromkeys((stream_.name, peer.name) for stream_, peer, *_ in runs))
+    assert order == [
+        ("Phishing", "NoChange"),
+        ("Phishing", "LR"),
+        ("TrumpApproval", "NoChange"),
+        ("TrumpApproval", "LR"),
+        ("SEA", "NoChange"),
+        ("SEA", "LR"),
+        ("Phishing", "CapyMOA SGBT"),
+        ("SEA", "CapyMOA SGBT"),
+    ]
 
 
 def test_a_stream_sorted_by_class_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from bench._prequential import FLOOR, batches, delayed_blocks, per_event, score
-from bench._streams import Stream
+from bench._streams import Stream, StreamError
 
 
 class Recorder:
@@ -41,6 +41,12 @@ def test_late_labels_are_learned_so_many_events_later() -> None:
     learner = Recorder()
     per_event(learner, stream([0, 1, 0, 1]), label_delay=2)
     assert learner.calls == ["p0", "p1", "p2", "l0", "p3", "l1"]
+
+
+def test_what_nobody_could_know_is_not_scored() -> None:
+    assert per_event(Recorder(), stream([1, 1, 0, 0]), label_delay=2).accuracy == 100.0
+    with pytest.raises(StreamError, match="'s' has 2 events, wanted more than the label delay of 2"):
+        per_event(Recorder(), stream([0, 1]), label_delay=2)
 
 
 def test_batches_are_predicted_whole_before_they_are_learned() -> None:
