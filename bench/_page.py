@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import geometric_mean, mean
 from typing import Any, NamedTuple
 
-from bench._peers import Standing
+from bench._peers import LAST_VALUE, MAJORITY, Standing
 from bench._streams import HELD_BACK
 from bench._versus import RegressionVersus, Versus
 
+NO_LEARNERS = (LAST_VALUE, MAJORITY)
 WIDTH, HEIGHT = 720, 420
-LEFT, RIGHT, TOP, BOTTOM = 60, 150, 20, 50
-"""Margins in pixels; names stand to the right of their points."""
-NAME_PX = 14
-"""Between two names that would cover each other."""
+LEFT, RIGHT, TOP, BOTTOM = 60, 90, 20, 50
+"""Margins, as all of these in pixels; names at the right edge reach into its margin."""
+RADIUS, NAME_PX, CHARACTER_PX = 6, 14, 7
 STYLE = """\
 text { font: 12px system-ui, sans-serif; fill: #24292f }
 .grid { stroke: #d0d7de } .peer { fill: #6e7781 } .ours { fill: #0969da } text.ours { font-weight: 600 }
@@ -46,6 +47,20 @@ COLUMNS = (
 )
 
 
+class Box(NamedTuple):
+    """A part of the picture, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def covers(self, other: Box) -> bool:
+        """Whether it has something in common with the other."""
+        beside = self.right <= other.left or other.right <= self.left
+        return not (beside or self.bottom <= other.top or other.bottom <= self.top)
+
+
 class Point(NamedTuple):
     """A learner over all streams."""
 
@@ -58,7 +73,7 @@ class Point(NamedTuple):
 
 
 def points(found: Mapping[str, Versus], peers: Mapping[str, Sequence[Standing]]) -> list[Point]:
-    """We per event and in batches, and each peer that was measured on every one of the streams."""
+    """We per event and in batches, and each peer that learns and was measured on every one of the streams."""
     all_ = found.values()
     made = [
         _point("mixture, per event", [(v.accuracy, v.per_event_per_cpu_s) for v in all_], ours=True),
@@ -67,7 +82,8 @@ def points(found: Mapping[str, Versus], peers: Mapping[str, Sequence[Standing]])
     of: dict[str, list[tuple[float, float]]] = {}
     for name in found:
         for peer in peers.get(name, ()):
-            of.setdefault(peer.peer, []).append((peer.accuracy or 0.0, peer.events_per_cpu_s))
+            if peer.peer not in NO_LEARNERS:  # far below all others, which would be crowded together
+                of.setdefault(peer.peer, []).append((peer.accuracy or 0.0, peer.events_per_cpu_s))
     return made + [_point(name, pairs, ours=False) for name, pairs in of.items() if len(pairs) == len(found)]
 
 
@@ -99,23 +115,32 @@ def picture(found: Sequence[Point]) -> str:
         lines.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{10**power:,}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     lines.append(f'<text x="{middle}" y="{HEIGHT - 10}" text-anchor="middle">events per CPU second (log)</text>')
-    taken: list[tuple[float, float]] = []
-    for p in sorted(found, key=lambda p: -p.accuracy):
-        x = LEFT + across * (math.log10(p.events_per_cpu_s) - slowest)
-        y = TOP + down * (highest - p.accuracy)
+    places = [
+        (LEFT + across * (math.log10(p.events_per_cpu_s) - slowest), TOP + down * (highest - p.accuracy)) for p in found
+    ]
+    taken = [Box(x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS) for x, y in places]
+    for p, (x, y) in zip(found, places, strict=True):
         kind = "ours" if p.ours else "peer"
-        name_y = _free(x, y, taken)
-        lines.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{6 if p.ours else 4}"/>')
-        lines.append(f'<text class="{kind}" x="{x + 9:.1f}" y="{name_y + 4:.1f}">{p.name}</text>')
+        name = _free(x, y, CHARACTER_PX * len(p.name), taken)
+        taken.append(name)
+        lines.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{RADIUS if p.ours else RADIUS - 2}"/>')
+        anchor = "end" if name.left < x else "start"
+        edge = name.right if name.left < x else name.left
+        lines.append(
+            f'<text class="{kind}" x="{edge:.1f}" y="{name.bottom - 3:.1f}" text-anchor="{anchor}">{p.name}</text>'
+        )
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _free(x: float, y: float, taken: list[tuple[float, float]]) -> float:
-    """The first height from ``y`` down at which a name covers none that is there."""
-    while any(abs(x - other_x) < RIGHT and abs(y - other_y) < NAME_PX for other_x, other_y in taken):
-        y += 1
-    taken.append((x, y))
-    return y
+def _free(x: float, y: float, width: float, taken: Sequence[Box]) -> Box:
+    """Where a name covers nothing: right or left of its point, the first height from that of the point on."""
+    for step in itertools.count():
+        top = y - NAME_PX / 2 + step
+        for left in (x + RADIUS + 2, x - RADIUS - 2 - width):
+            box = Box(left, top, left + width, top + NAME_PX)
+            if not any(box.covers(other) for other in taken):
+                return box
+    raise AssertionError("unreachable")
 
 
 def page(summary: Mapping[str, Any], found: Mapping[str, Versus], regressions: Mapping[str, RegressionVersus]) -> str:

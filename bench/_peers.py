@@ -193,11 +193,12 @@ def _capymoa(name: str, kind: str, task: Task, *, inputs: tuple[Input, ...] = ("
 
 
 BOTH: tuple[Task, ...] = ("classification", "regression")
-LAST_VALUE = "NoChange"
+LAST_VALUE, MAJORITY = "NoChange", "Majority"
+"""Their names; the second is the mean in a regression."""
 FOREST = Peer("ARF", "river", BOTH, _river(forest.ARFClassifier, forest.ARFRegressor), nominal=True)
 PEERS = (
     Peer(LAST_VALUE, "river", BOTH, _last, ("raw",), random=False),
-    Peer("Majority", "river", BOTH, _constant, ("raw",), random=False),
+    Peer(MAJORITY, "river", BOTH, _constant, ("raw",), random=False),
     Peer("LR", "river", BOTH, _linear, random=False),
     Peer(
         "HAT",

@@ -143,11 +143,19 @@ def test_a_regression_without_peers_wins_nothing() -> None:
 
 def test_the_picture_shows_us_and_the_peers_that_played_all_streams() -> None:
     found = {"Phishing": compared(), "SEA": compared()}
+    never = Standing("NoChange", 50.0, 9.0, None, 1e6)
     arf, lr = Standing("ARF", 88.0, 0.4, None, 900.0), Standing("LR", 80.0, 0.5, None, 90_000.0)
-    points = _page.points(found, {"Phishing": [arf, lr], "SEA": [arf]})
+    points = _page.points(found, {"Phishing": [arf, lr, never], "SEA": [arf, never]})
     assert [p.name for p in points] == ["mixture, per event", "mixture, batches of 32", "ARF"]
     svg = ElementTree.fromstring(_page.picture(points))
     assert len([e for e in svg.iter() if e.tag.endswith("circle")]) == 3
+
+
+def test_names_that_would_cover_each_other_move_apart() -> None:
+    same = [_page.Point(name, 90.0, 1_000.0, False) for name in ("ARF", "AMF", "kNN")]
+    svg = ElementTree.fromstring(_page.picture([*same, _page.Point("LR", 80.0, 10.0, False)]))
+    texts = {e.text: (e.get("x"), e.get("y")) for e in svg.iter() if e.text in ("ARF", "AMF", "kNN")}
+    assert len(set(texts.values())) == 3
 
 
 def test_each_result_is_in_the_file_and_not_measured_again(tmp_path: Path) -> None:
