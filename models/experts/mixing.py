@@ -1,8 +1,11 @@
 """Members' answers become one: (M, K) -> [mix in several ways] -> [mix the mixes] -> (K,).
 
     M members   K classes (1: regression)   S stacks   A = 1 + S ways of mixing
+    sure  (3, M)      of classes, so that a member is as sure as it is right: the power that its answer is raised
+                      to; the share of labels that no power explains (noise), spread evenly: q = (1 - noise) p^power
+                      + noise / K; and the curvature of its loss by the power, of late
     share (M,)        weights that follow the best member: fixed share (Herbster & Warmuth 1998)
-    stack (S, M)      of classes: softmax of sum_m stack_m log p_m + bias; of values: sum_m stack_m value_m + bias
+    stack (S, M)      of classes: softmax of sum_m stack_m log p_m + bias, p then q; of values: sum_m stack_m value_m + bias
     bias  (S, K)
     final (A,)        fixed share over the ways: the shares' mean, then each stack
     totals (M + A + 1,)  summed losses of members, ways and the whole: log-loss, or |error|
@@ -26,6 +29,11 @@ SWITCH = 1e-3
 """Share of the weight that is dealt out anew at every row."""
 RATES = (0.02, 0.1)
 """Steps of the stacks, per member."""
+STEADY = 20.0
+"""Curvature to begin with: so sure is the power of 1."""
+SURE_KEEP = 0.5 ** (1 / 1000)
+LEAST_SURE, MOST_SURE = 0.05, 5.0
+FIRST_NOISE, MOST_NOISE = 0.01, 0.5
 SLOWEST = 0.02
 """Part by which the typical absolute error moves at least, toward its median."""
 SHARP = 0.5
@@ -48,15 +56,32 @@ def reweigh(weights: F64, losses: F64, power: float) -> None:
 
 
 @compiled
-def mix_classes(p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, logs: F64, ways: F64, out: F64) -> None:
-    """The ways (A, K) and their mix out (K,), from members p (M, B, K); logs (M, K) is filled on the way."""
+def sure_of(p: F64, power: float, noise: float, logs: F64, q: F64) -> None:
+    """q (K,) as the table above says, and its logs (K,)."""
+    classes, top, total = len(p), -math.inf, 0.0
+    for k in range(classes):
+        logs[k] = power * math.log(max(p[k], TINY))
+        top = max(top, logs[k])
+    for k in range(classes):
+        q[k] = math.exp(logs[k] - top)
+        total += q[k]
+    for k in range(classes):
+        q[k] = (1.0 - noise) * q[k] / total + noise / classes
+        logs[k] = math.log(q[k])
+
+
+@compiled
+def mix_classes(
+    p: F64, b: int, sure: F64, share: F64, stack: F64, bias: F64, final: F64, q: F64, logs: F64, ways: F64, out: F64
+) -> None:
+    """The ways (A, K) and their mix out (K,), from members p (M, B, K); q and logs (M, K) are filled on the way."""
     members, classes = len(p), p.shape[2]
     ways[0] = 0.0
     ways[1:] = bias
     for m in range(members):
+        sure_of(p[m, b], sure[0, m], sure[1, m], logs[m], q[m])
         for k in range(classes):
-            logs[m, k] = math.log(max(p[m, b, k], TINY))
-            ways[0, k] += share[m] * p[m, b, k]
+            ways[0, k] += share[m] * q[m, k]
             for s in range(len(stack)):
                 ways[1 + s, k] += stack[s, m] * logs[m, k]
     for a in range(1, len(ways)):
@@ -69,23 +94,43 @@ def mix_classes(p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, l
 
 
 @compiled
-def predict_classes(p: F64, share: F64, stack: F64, bias: F64, final: F64, out: F64) -> None:
+def calibrate(p: F64, q: F64, true: int, weight: float, m: int, sure: F64) -> None:
+    """One step of a member's noise (expectation maximisation) and of its power (Newton)."""
+    classes, noise = len(p), sure[1, m]
+    by_noise = noise / classes / q[true]
+    mean, square, hit = 0.0, 0.0, math.log(max(p[true], TINY))
+    for k in range(classes):
+        log = math.log(max(p[k], TINY))
+        share = (q[k] - noise / classes) / (1.0 - noise)
+        mean += share * log
+        square += share * log * log
+    weight *= 1.0 - by_noise
+    sure[2, m] = SURE_KEEP * sure[2, m] + weight * (square - mean * mean)
+    power = sure[0, m] - weight * (mean - hit) / (sure[2, m] + STEADY)
+    sure[0, m] = min(max(power, LEAST_SURE), MOST_SURE)
+    sure[1, m] = min(max(noise + (1.0 - SURE_KEEP) * (by_noise - noise), TINY), MOST_NOISE)
+
+
+@compiled
+def predict_classes(p: F64, sure: F64, share: F64, stack: F64, bias: F64, final: F64, out: F64) -> None:
     """Members' answers p (M, B, K) mixed: out (B, K)."""
-    logs, ways = np.empty((len(p), p.shape[2])), np.empty((len(final), p.shape[2]))
+    q, logs = np.empty((len(p), p.shape[2])), np.empty((len(p), p.shape[2]))
+    ways = np.empty((len(final), p.shape[2]))
     for b in range(p.shape[1]):
-        mix_classes(p, b, share, stack, bias, final, logs, ways, out[b])
+        mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out[b])
 
 
 @compiled
 def learn_classes(
-    p: F64, y: F32, w: F32, rates: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, out: F64
-) -> None:
+    p: F64, y: F32, w: F32, rates: F64,
+    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, out: F64,
+) -> None:  # fmt: skip
     """Row by row: mix p (M, B, K) into out (B, K), then judge members, ways and stacks by the label."""
     members, classes, n_ways = len(p), p.shape[2], len(final)
-    logs, ways = np.empty((members, classes)), np.empty((n_ways, classes))
+    q, logs, ways = np.empty((members, classes)), np.empty((members, classes)), np.empty((n_ways, classes))
     losses, way_losses = np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
-        mix_classes(p, b, share, stack, bias, final, logs, ways, out[b])
+        mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out[b])
         true, weight = int(y[b]), min(w[b], HEAVIEST)
         for m in range(members):
             losses[m] = -logs[m, true]
@@ -100,6 +145,8 @@ def learn_classes(
                 bias[s, k] -= step
                 for m in range(members):
                     stack[s, m] -= step * logs[m, k] / members
+        for m in range(members):
+            calibrate(p[m, b], q[m], true, weight, m, sure)
         reweigh(share, losses, weight)
         reweigh(final, way_losses, weight)
 
@@ -187,6 +234,7 @@ class Mixing:
         stacks = len(RATES)
         self.share = np.full(members, 1.0 / members)
         self._rates = np.array(RATES)
+        self._sure = np.stack([np.ones(members), np.full(members, FIRST_NOISE), np.zeros(members)])
         self._stack = np.full((stacks, members), 1.0 / members if classes > 1 else 0.0)
         self._bias = np.zeros((stacks, classes))
         self._final = np.full(1 + stacks, 1.0 / (1 + stacks)) if classes > 1 else np.array([0.8, 0.1, 0.1])
@@ -199,7 +247,7 @@ class Mixing:
         if p.shape[2] == 1:
             predict_values(p, self.share, self._stack, self._bias, self._final, out)
         else:
-            predict_classes(p, self.share, self._stack, self._bias, self._final, out)
+            predict_classes(p, self._sure, self.share, self._stack, self._bias, self._final, out)
         return out
 
     def learn(self, p: F64, y: F32, w: F32) -> F64:
@@ -212,7 +260,7 @@ class Mixing:
             )  # fmt: skip
         else:
             learn_classes(
-                p, y, w, self._rates, self.share, self._stack, self._bias, self._final, self.totals, out
+                p, y, w, self._rates, self._sure, self.share, self._stack, self._bias, self._final, self.totals, out
             )  # fmt: skip
         return out
 
@@ -228,6 +276,7 @@ class Mixing:
 
     def state(self) -> Arrays:
         return {
+            "sure": self._sure.copy(),
             "share": self.share.copy(),
             "stack": self._stack.copy(),
             "bias": self._bias.copy(),
@@ -237,6 +286,6 @@ class Mixing:
         }
 
     def load(self, state: Arrays) -> None:
-        self.share, self._stack, self._bias, self._final, self._unit, self.totals = (
-            state[name].astype(np.float64) for name in ("share", "stack", "bias", "final", "unit", "totals")
+        self._sure, self.share, self._stack, self._bias, self._final, self._unit, self.totals = (
+            state[name].astype(np.float64) for name in ("sure", "share", "stack", "bias", "final", "unit", "totals")
         )

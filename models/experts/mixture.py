@@ -14,6 +14,7 @@ from models.experts import categories, linear, recent
 from models.experts.arrays import F32, F64, I64
 from models.experts.bayes import Bayes
 from models.experts.categories import Categories
+from models.experts.discriminant import Discriminant
 from models.experts.forest import Forest
 from models.experts.linear import Linear
 from models.experts.mixing import Mixing
@@ -125,6 +126,7 @@ class Mixture:
         }
         if self._classes > 1:
             self._members["bayes"] = Bayes(**sizes)
+            self._members["discriminant"] = Discriminant(**sizes)
         else:
             self._members["change"] = Linear(made.rates, columns=self._width, classes=1, of_change=True)
         self._neighbours = Neighbours(made.neighbours, window=made.near_window, columns=self._width)
