@@ -156,9 +156,7 @@ class OnlineModel:
         if scores is None:
             total = sum(self._counts) + len(self._counts)
             return [{c: (self._counts[i] + 1) / total for c, i in self._classes.items()} for _ in rows]
-        exact = scores.astype(np.float64)
-        exact /= exact.sum(axis=1, keepdims=True)
-        return [dict(zip(self._classes, row, strict=True)) for row in exact.tolist()]
+        return [self._named(row) for row in scores.tolist()]
 
     def predict_one(self, x: Row) -> Class | float | None:
         """The likeliest class, None before any is known; the value for regression. Raises as above."""
@@ -170,6 +168,10 @@ class OnlineModel:
             return [max(p, key=p.__getitem__) if p else None for p in self.predict_proba_many(rows)]
         scores = self._scores(rows)
         return [0.0] * len(rows) if scores is None else scores[:, 0].tolist()
+
+    def _named(self, scores: Sequence[float]) -> dict[Class, float]:
+        total = sum(scores)  # 1 as float32 has it
+        return {c: p / total for c, p in zip(self._classes, scores, strict=True)}
 
     def _scores(self, rows: Sequence[Row]) -> Floats | None:
         """(B, K); None as long as the features do not count."""

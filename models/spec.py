@@ -49,7 +49,11 @@ class Numeric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Categorical(msgspec.Struct, frozen=True, kw_only=True):
-    """A string or integer, hashed into ``size`` rows of ``dim`` numbers; row 0 means missing."""
+    """A string or integer, hashed into ``size`` rows of ``dim`` numbers; row 0 means missing.
+
+    The table never grows, and nothing in it expires: the graph that servers run keeps its shapes. Values that meet in
+    a row are one to the model; with D distinct ones, about D / size meet each, so let ``size`` be several times D.
+    """
 
     size: int = 64
     dim: int = 4
@@ -72,13 +76,29 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates = Rates()
 
 
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One estimator of a River pipeline."""
+
+    estimator: str
+    settings: dict[str, Any] = {}
+
+
 class Learner(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["torch"] = "torch"
+    kind: Literal["torch", "river"] = "torch"
     network: Literal["linear", "mlp"] = "mlp"
     hidden: tuple[int, ...] = (64, 64)
     batch_records: int = 128
     """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
     seed: int = 0
+    estimator: str = ""
+    """kind river: import path of a classifier or regressor, such as river.tree.HoeffdingAdaptiveTreeClassifier. It is
+    neither blended, tuned nor compressed: blend.kind "none", tuning.every_labels 0, compression.kinds []."""
+    settings: dict[str, Any] = {}
+    """Its arguments; one that is an estimator itself is a table of estimator and settings."""
+    pipeline: tuple[Stage, ...] = ()
+    """kind river, instead of estimator: transformers, the last one learns."""
+    nominal: bool = True
+    """kind river: categories as texts, as its trees take them; false: as one-hot numbers, for linear models."""
 
 
 class Optimiser(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,8 +231,8 @@ def signature(spec: ModelSpec) -> str:
 def fit_problem(spec: ModelSpec, other: ModelSpec) -> str:
     """Why parameters learned with ``other`` (the head's) do not fit ``spec``; "" if they do."""
     ours, theirs = _fit(spec), _fit(other)
-    differing = [key for key in ours if ours[key] != theirs[key]]
-    return "; ".join(f"{key}: head has {theirs[key]}, spec has {ours[key]}" for key in differing)
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    return "; ".join(f"{key}: head has {theirs.get(key)}, spec has {ours[key]}" for key in differing)
 
 
 def _fit(spec: ModelSpec) -> dict[str, object]:
@@ -229,7 +249,26 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "learner.kind": learner.kind,
         "learner.network": learner.network,
         "learner.hidden": list(learner.hidden) if learner.network == "mlp" else [],
+        **_fit_river(learner),
     }
+
+
+def _fit_river(learner: Learner) -> dict[str, object]:
+    """A River estimator keeps the settings that it was made with; others do not have these keys."""
+    if learner.kind != "river":
+        return {}
+    return {
+        "learner.stages": [list(stage) for stage in river_stages(learner)],
+        "learner.nominal": learner.nominal,
+        "learner.seed": learner.seed,
+    }
+
+
+def river_stages(learner: Learner) -> list[tuple[str, dict[str, Any]]]:
+    """Import path and settings of each estimator, the one that learns last."""
+    if learner.pipeline:
+        return [(stage.estimator, stage.settings) for stage in learner.pipeline]
+    return [(learner.estimator, learner.settings)]
 
 
 Keys = tuple[str, ...]
@@ -309,6 +348,7 @@ def _kind(kind: Any) -> str:
 
 _WORDS: dict[Any, str] = {
     str: "a text",
+    bool: "true or false",
     int: "a whole number",
     float: "a number",
     int | str: "a whole number or a text",
@@ -379,6 +419,7 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
+    yield from _wrong_river(spec)
     yield from _too_large(spec)
 
 
@@ -463,6 +504,37 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         if not _TINY <= low < high <= _HUGE:
             wanted = "a lower and a higher number, both above 0"
             yield _Found(("tuning", name), (low, high), wanted)
+
+
+def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
+    learner = spec.learner
+    if learner.kind != "river":
+        for name in ("estimator", "settings", "pipeline"):
+            if value := getattr(learner, name):
+                yield _Found(("learner", name), value, f"none for learner.kind {learner.kind}")
+        return
+    if spec.blend.kind != "none":
+        yield _Found(("blend", "kind"), spec.blend.kind, "none for learner.kind river, which has no parameters to pull")
+    if spec.tuning.every_labels:
+        wanted = "0 for learner.kind river, whose settings are never tuned"
+        yield _Found(("tuning", "every_labels"), spec.tuning.every_labels, wanted)
+    if spec.compression.kinds:
+        wanted = "[] for learner.kind river, which has no graph to compress"
+        yield _Found(("compression", "kinds"), spec.compression.kinds, wanted)
+    if bool(learner.estimator) == bool(learner.pipeline):
+        yield _Found(
+            ("learner", "estimator"), learner.estimator, "either it or learner.pipeline for learner.kind river"
+        )
+        return
+    if learner.pipeline and learner.settings:
+        yield _Found(("learner", "settings"), learner.settings, "each stage's own settings in learner.pipeline")
+    from models import estimators  # River only where it learns
+
+    try:
+        estimators.build(river_stages(learner), task=spec.task, seed=learner.seed)
+    except estimators.EstimatorError as error:
+        where, value = ("pipeline", learner.pipeline) if learner.pipeline else ("estimator", learner.estimator)
+        yield _Found(("learner", where), value, f"what River can make: {error}")
 
 
 def _too_large(spec: ModelSpec) -> Iterator[_Found]:

@@ -18,12 +18,12 @@ from typing import NamedTuple
 
 from kafka.errors import KafkaError
 
+from models import learners
 from models.learner import Learner
 from models.measure import mean_loss
 from models.search import RandomSearch, Search
 from models.snapshot import Arrays, under
 from models.spec import ModelSpec
-from models.torch_learner import TorchLearner
 from stream_app import replay, versions
 from stream_app.decisions import DecisionWriter
 from stream_app.errors import EpochError, StreamAppError, TopicError
@@ -286,9 +286,8 @@ class Tuner:
         return best, losses
 
     def _try(self, base: Base, window: Sequence[Step], learning_rate: float, half_life_events: float) -> Trial:
-        learner = TorchLearner(self._spec, learning_rate=learning_rate, half_life_events=half_life_events)
+        learner = learners.make(self._spec, learning_rate=learning_rate, half_life_events=half_life_events)
         learner.load(under("learner", base.arrays))
-        learner.set_learning_rate(learning_rate)
         if "learner.reference" not in base.arrays:
             learner.set_reference(learner.parameters())
         loss, labels = 0.0, 0
@@ -362,9 +361,9 @@ def _duel(challenger: Challenger) -> dict[str, float | int | str | bool | None]:
     }
 
 
-def _learner(spec: ModelSpec, envelope: Envelope) -> TorchLearner:
+def _learner(spec: ModelSpec, envelope: Envelope) -> Learner:
     hyper = envelope.hyper
-    return TorchLearner(spec, learning_rate=hyper.learning_rate, half_life_events=hyper.half_life_events)
+    return learners.make(spec, learning_rate=hyper.learning_rate, half_life_events=hyper.half_life_events)
 
 
 def run(tuner: Tuner, stop: threading.Event) -> None:
