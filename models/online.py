@@ -341,6 +341,6 @@ def _number(y: object) -> float:
 
 
 def _weight(w: float) -> float:
-    if not 0.0 <= w < math.inf:
-        raise LabelError(f"weight is {w!r}, wanted a finite number of at least 0")
+    if not 0.0 < w < math.inf:
+        raise LabelError(f"weight is {w!r}, wanted a finite number above 0")
     return float(w)

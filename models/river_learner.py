@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from models import estimators, pickles
 from models.features import FeatureEncoder
-from models.learner import Floats, Ints
+from models.learner import Floats, Ints, check_weights
 from models.shapes import rate_columns
 from models.snapshot import Arrays
 from models.spec import ModelSpec, river_stages
@@ -79,6 +79,8 @@ class RiverLearner:
 
     def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
         """Row by row; a row that is not finite is left out, and the step counted as skipped."""
+        if weights is not None:
+            check_weights(weights, len(target))
         finite = np.isfinite(x).all(axis=1) & np.isfinite(target)
         self.skipped_steps += int(not finite.all())
         weighted = weights is not None and self.takes_weights
@@ -113,9 +115,20 @@ class RiverLearner:
         if theta is not None:
             raise ValueError(f"reference has {theta.size} numbers, wanted None: a River estimator has no parameters")
 
+    def reference(self) -> None:
+        """There is none."""
+
     def parameters(self) -> Floats:
         """(0,)"""
         return np.zeros(0, np.float32)
+
+    def set_parameters(self, theta: Floats) -> None:
+        """There are none to go on from.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f"theta has {theta.size} numbers: a River estimator has no parameters")
 
     def serving_parameters(self) -> Floats:
         """(0,)"""

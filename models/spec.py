@@ -85,11 +85,14 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 class Learner(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["torch", "river"] = "torch"
-    network: Literal["linear", "mlp"] = "mlp"
+    network: Literal["linear", "mlp", "wide_deep"] = "mlp"
+    """wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
     hidden: tuple[int, ...] = (64, 64)
     batch_records: int = 128
     """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
     seed: int = 0
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: rare classes pull as hard as frequent ones while learning; probabilities stay those of the stream."""
     estimator: str = ""
     """kind river: import path of a classifier or regressor, such as river.tree.HoeffdingAdaptiveTreeClassifier. It is
     neither blended, tuned nor compressed: blend.kind "none", tuning.every_labels 0, compression.kinds []."""
@@ -100,10 +103,31 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
     nominal: bool = True
     """kind river: categories as texts, as its trees take them; false: as one-hot numbers, for linear models."""
 
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Widths of the hidden layers that there are."""
+        return () if self.network == "linear" else self.hidden
+
 
 class Optimiser(msgspec.Struct, frozen=True, kw_only=True):
-    name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
+    name: Literal[
+        "adadelta",
+        "adafactor",
+        "adagrad",
+        "adam",
+        "adamax",
+        "adamw",
+        "asgd",
+        "nadam",
+        "radam",
+        "rmsprop",
+        "rprop",
+        "sgd",
+    ] = "adam"
+    """A class of torch.optim in lower case; those that take dense vectors and need no closure."""
     learning_rate: float = 0.003
+    settings: dict[str, bool | float | tuple[float, ...]] = {}
+    """Further arguments of that class, such as ``momentum = 0.9``. When they change, its memory begins anew."""
 
 
 class Blend(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +135,8 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Literal["none", "proximal", "explicit", "literal"] = "proximal"
     half_life_events: float = 200_000.0
+    remembered: int = 3
+    """Released references kept for the day their stream comes back; each adds P numbers to a version. 0: none."""
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,7 +274,7 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "features.rates.slots": features.rates.slots,
         "learner.kind": learner.kind,
         "learner.network": learner.network,
-        "learner.hidden": list(learner.hidden) if learner.network == "mlp" else [],
+        "learner.hidden": list(learner.layers),
         **_fit_river(learner),
     }
 
@@ -378,6 +404,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "optimiser.learning_rate": (_TINY, _HUGE),
     "drift.delta": (_TINY, 0.5),
     "blend.half_life_events": (_TINY, _HUGE),
+    "blend.remembered": (0, 16),
     "tuning.every_labels": (0, 10**12),
     "tuning.window_labels": (1, 10**8),
     "tuning.trials": (1, 10_000),
@@ -492,8 +519,10 @@ def _near(name: str, features: Features) -> str:
 
 def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
     hidden = spec.learner.hidden
-    if spec.learner.network == "mlp" and not hidden:
-        yield _Found(("learner", "hidden"), hidden, "at least one layer for network mlp")
+    if spec.learner.network != "linear" and not hidden:
+        yield _Found(("learner", "hidden"), hidden, f"at least one layer for network {spec.learner.network}")
+    if spec.task == "regression" and spec.learner.class_weights != "none":
+        yield _Found(("learner", "class_weights"), spec.learner.class_weights, "none for task regression")
     for width in hidden:
         yield from _outside(("learner", "hidden"), width, _WIDTH_LIMITS)
     if len(set(spec.compression.kinds)) < len(spec.compression.kinds):
@@ -521,6 +550,9 @@ def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
     if spec.compression.kinds:
         wanted = "[] for learner.kind river, which has no graph to compress"
         yield _Found(("compression", "kinds"), spec.compression.kinds, wanted)
+    if learner.class_weights != "none":
+        wanted = "none for learner.kind river; River has them as estimators, such as river.imblearn's"
+        yield _Found(("learner", "class_weights"), learner.class_weights, wanted)
     if bool(learner.estimator) == bool(learner.pipeline):
         yield _Found(
             ("learner", "estimator"), learner.estimator, "either it or learner.pipeline for learner.kind river"
@@ -556,7 +588,7 @@ def _largest(spec: ModelSpec, tables: bool) -> tuple[Keys, object]:
     if tables:
         name, table = max(spec.features.categorical.items(), key=lambda item: item[1].size * item[1].dim)
         return ("features", "categorical", name), {"size": table.size, "dim": table.dim}
-    if spec.learner.network == "mlp":
+    if spec.learner.layers:
         return ("learner", "hidden"), spec.learner.hidden
     return ("learner", "network"), spec.learner.network
 

@@ -133,13 +133,13 @@ def test_it_grows_with_names_strings_and_classes() -> None:
 
 def test_weights_and_targets_arrive_in_order() -> None:
     model = model_of()
-    model.learn_many([{"a": 1}, {"a": 2}, {"a": 3}], ["x", "y", "x"], [1.0, 0.5, 0.0])
+    model.learn_many([{"a": 1}, {"a": 2}, {"a": 3}], ["x", "y", "x"], [1.0, 0.5, 3.0])
     model.learn_one({"a": 1}, "y", 2.0)
     model.learn_one({"a": 1}, "y")
     (_, _, target, weights), (_, _, _, two), (_, _, _, none) = learner_of(model).seen
     assert target.tolist() == [0.0, 1.0, 0.0]
     assert weights is not None
-    assert weights.tolist() == [1.0, 0.5, 0.0]
+    assert weights.tolist() == [1.0, 0.5, 3.0]
     assert two is not None
     assert two.tolist() == [2.0]
     assert none is None
@@ -205,10 +205,10 @@ def test_a_refused_label_changes_nothing(task: str, y: object, message: str) -> 
     assert model.save() == before
 
 
-@pytest.mark.parametrize("w", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("w", [-1.0, 0.0, float("nan"), float("inf")])
 def test_a_refused_weight_changes_nothing(w: float) -> None:
     model = model_of()
-    with pytest.raises(LabelError, match=r"weight is .*, wanted a finite number of at least 0"):
+    with pytest.raises(LabelError, match=r"weight is .*, wanted a finite number above 0"):
         model.learn_one({"a": 2.0}, "x", w)
     assert model.save() == model_of().save()
 

@@ -451,6 +451,40 @@ def test_a_change_for_the_worse_releases_the_reference(monkeypatch: pytest.Monke
     core.take(0, records[BATCH : 2 * BATCH])
     assert (core.reference, core.counts["drifts"]) == (None, 2)
     assert "reference" not in core.learner.state()
+    assert len(core.references) == 1, "kept for the day its stream comes back"
+
+
+def test_a_past_optimum_that_fits_again_is_recalled() -> None:
+    """Released by a drift, it is tried on what comes; parameters and reference become it, what pulled waits."""
+    records = separable("binary")
+    good = core_of(spec_of(), reference=False)
+    play(good, records)
+    spec = spec_of(optimiser=Optimiser(learning_rate=1e-9), blend=Blend(half_life_events=1e12))
+    core = core_of(spec)
+    core.references.keep(good.learner.parameters())
+    watch = core.drift
+    play(core, records, range(0, len(records), 50))
+    assert core.counts["recalls"] == 1
+    assert (core.reference or "").startswith("recalled-at-")
+    assert core.learner.reference() == pytest.approx(good.learner.parameters())
+    assert core.learner.parameters() == pytest.approx(good.learner.parameters(), abs=1e-5)
+    assert core.references.state()["pool"] == pytest.approx(np.full((1, len(good.learner.parameters())), 0.25))
+    assert core.drift is not watch, "errors from before would pass for a drift"
+
+
+def test_the_pool_of_past_references_is_part_of_a_version() -> None:
+    core, records = core_of(spec_of()), separable("binary")
+    core.references.keep(core.learner.parameters() + np.float32(1.0))
+    play(core, records[:80])
+    stopped = versions.snapshot(core)
+    assert stopped.arrays["references.pool"].shape == (1, len(stopped.theta))
+    assert stopped.arrays["references.evidence"].shape == (1,)
+
+
+def test_without_a_blend_no_reference_is_kept() -> None:
+    core = core_of(spec_of(blend=Blend(kind="none")))
+    core.references.keep(core.learner.parameters())
+    assert len(core.references) == 0
 
 
 def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
