@@ -90,15 +90,13 @@ class _Limited(pickle.Unpickler):
             # Modules also hold what they import: a class must be River's own.
             if isinstance(found, type) and found.__module__.split(".")[0] == "river":
                 return found
-        raise PickleError(
-            f"a pickled estimator names {module}.{name}, wanted River's own classes, numpy's or containers"
-        )
+        raise PickleError(f"a pickled estimator names {module}.{name}, wanted what River's are made of")
 
 
 def _method(owner: object, name: str) -> Any:
     """What a pickled method looks up: one that a class allowed here defines."""
     kind = type(owner)
     known = kind.__module__.split(".")[0] in ("river", "random", "numpy") and not name.startswith("__")
-    if known and callable(getattr(kind, name, None)):
+    if known and not isinstance(owner, type) and callable(getattr(kind, name, None)):
         return getattr(owner, name)
     raise PickleError(f"a pickled estimator wants {name!r} of a {kind.__name__}, wanted a method of River's own")

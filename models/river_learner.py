@@ -1,8 +1,8 @@
 """Any River estimator or pipeline as a learner of the service: rows by column -> rows by name -> [River] -> scores.
 
 Each row goes to River as a dict: the standardised numbers under the features' names, the recent rates as rate[0],
-rate[1] and on, missing indicators as missing[name]; categories as texts of their codes, which River's trees take, or
-(``nominal = false``) as name=code: 1.0, which its linear models take.
+rate[1] and on, missing indicators as missing[name]; categories as texts of their codes, which River's classification
+trees take, or (``nominal = false``) as name=code: 1.0, which all take.
 
 River has no theta: nothing is blended, tuned or compressed, and the spec says so. Servers answer with the estimator
 itself (``Direct``): it travels in the version as ``models.pickles`` writes it.
@@ -33,7 +33,7 @@ class RiverLearner:
         spec: its ``learner.kind`` is river.
 
     Raises:
-        EstimatorError: there is no such estimator.
+        EstimatorError: there is no such estimator, or it cannot learn such rows, or be kept in a version.
     """
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -45,7 +45,26 @@ class RiverLearner:
         self.learning_rate = spec.optimiser.learning_rate
         self.half_life_events = spec.blend.half_life_events
         self.skipped_steps = 0
-        self._estimator = estimators.build(river_stages(spec.learner), task=spec.task, seed=spec.learner.seed)
+        self._stages, self._seed = river_stages(spec.learner), spec.learner.seed
+        self._estimator = self._built()
+        self._try_out()
+        self._estimator = self._built()
+
+    def _built(self) -> Any:
+        return estimators.build(self._stages, task=self._task, seed=self._seed)
+
+    def _try_out(self) -> None:
+        """Two rows tell whether it takes the names and texts of this spec; better here than at the first event."""
+        x = np.zeros((2, len(self._numbers)), np.float32)
+        categories = np.ones((2, len(self._categories)), np.int64)
+        try:
+            self.learn(x, categories, np.array([0.0, 1.0], np.float32))
+            self.predict(x, categories)
+            self.load(self.state())
+        except Exception as error:  # whatever River thinks of them
+            hint = "; nominal = false gives it numbers only" if self._nominal and self._categories else ""
+            path = self._stages[-1][0]
+            raise estimators.EstimatorError(f"{path} fails on rows of this spec: {error!r}{hint}") from error
 
     @property
     def takes_weights(self) -> bool:

@@ -101,7 +101,7 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
     pipeline: tuple[Stage, ...] = ()
     """kind river, instead of estimator: transformers, the last one learns."""
     nominal: bool = True
-    """kind river: categories as texts, as its trees take them; false: as one-hot numbers, for linear models."""
+    """kind river: categories as texts, as its classification trees take them; false: as one-hot numbers, as all do."""
 
     @property
     def layers(self) -> tuple[int, ...]:
