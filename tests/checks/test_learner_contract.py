@@ -17,6 +17,7 @@ from tests.models.test_torch_learner import TASKS, batch_of, spec_of
 LEARNERS: dict[str, tuple[Callable[[ModelSpec], Learner], LearnerSpec]] = {
     "torch linear": (TorchLearner, LearnerSpec(network="linear")),
     "torch mlp": (TorchLearner, LearnerSpec(network="mlp", hidden=(8,))),
+    "torch wide and deep": (TorchLearner, LearnerSpec(network="wide_deep", hidden=(8,))),
 }
 
 pytestmark = [pytest.mark.parametrize("task", TASKS), pytest.mark.parametrize("name", LEARNERS)]
@@ -135,9 +136,61 @@ def test_a_reference_pulls_and_can_be_released(name: str, task: str) -> None:
     released.set_reference(None)
     for learner in (free, pulled, released):
         learner.learn(*batch_of(task, seed=99))
+    assert released.reference() is None
+    assert pulled.reference() == pytest.approx(reference)
     distance = np.linalg.norm(free.parameters() - reference)
     assert np.linalg.norm(pulled.parameters() - reference) == pytest.approx(distance / 2, rel=0.05)
     assert np.array_equal(released.parameters(), free.parameters())
+
+
+def test_it_goes_on_from_parameters_that_it_is_given(name: str, task: str) -> None:
+    """What the model said there it says again; they are copied."""
+    there, here = taught(name, task, 30), taught(name, task, 30)
+    x, categories, _ = batch_of(task, seed=99)
+    said, theta = there.predict(x, categories), there.parameters()
+    for i in range(30, 40):
+        here.learn(*batch_of(task, seed=i))
+    here.set_parameters(theta)
+    theta[...] = 7
+    assert here.parameters().tobytes() == there.parameters().tobytes()
+    if task != "regression":  # the label's own scale has moved on
+        assert here.predict(x, categories).tobytes() == said.tobytes()
+
+
+def test_weights_of_one_are_no_weights(name: str, task: str) -> None:
+    plain, weighted = taught(name, task), taught(name, task)
+    x, categories, target = batch_of(task, seed=99)
+    plain.learn(x, categories, target)
+    weighted.learn(x, categories, target, np.ones(len(target), np.float32))
+    assert weighted.parameters() == pytest.approx(plain.parameters(), rel=1e-5, abs=1e-6)
+    assert not np.array_equal(taught(name, task).parameters(), plain.parameters())
+
+
+def test_a_heavy_example_counts_more(name: str, task: str) -> None:
+    """The model comes closer to its label, where another's labels pull the other way."""
+    x, categories, target = batch_of(task, rows=2, seed=3)
+    x[1], categories[1] = x[0], categories[0]
+    target[:] = (0, 1)
+    said = []
+    for weights in ((9, 1), (1, 9)):
+        learner = fresh(name, task)
+        for _ in range(30):
+            learner.learn(x, categories, target, np.array(weights, np.float32))
+        said.append(learner.predict(x[:1], categories[:1])[0, -1 if task != "multiclass" else 1])
+    assert said[1] > said[0]
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, np.nan, np.inf])
+def test_weights_that_weigh_nothing_or_too_much_are_refused(name: str, task: str, bad: float) -> None:
+    learner, batch = taught(name, task), batch_of(task)
+    weights = np.ones(len(batch[2]), np.float32)
+    weights[3] = bad
+    before = state_of(learner)
+    with pytest.raises(ValueError, match=rf"^weight 3 is {bad}, wanted a finite number above 0$"):
+        learner.learn(*batch, weights)
+    with pytest.raises(ValueError, match=r"^weights have shape \(1,\), wanted \(16,\)$"):
+        learner.learn(*batch, weights[:1])
+    assert state_of(learner) == before
 
 
 def test_missing_features_and_unknown_categories_are_learned_from(name: str, task: str) -> None:
