@@ -55,7 +55,7 @@ class Learner(Protocol):
         ...
 
     def serving_parameters(self) -> Floats:
-        """theta (P,) with the label's scale folded in, as models.export wants it."""
+        """theta (P,) with the label's scale or the classes' frequencies folded in, as models.export wants it."""
         ...
 
     def state(self) -> Arrays:

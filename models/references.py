@@ -13,7 +13,7 @@ empty and costs nothing; with K in it, a step predicts K + 1 times more.
 """
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,21 @@ SLACK = 0.05
 """Nats per example by which a past optimum must be better to count as better."""
 EVIDENCE = 16.0
 """Nats that recall: at least 17 examples; about 60 where it is better by 0.3 each."""
+
+
+class Recall(NamedTuple):
+    """What to go back to, and why."""
+
+    theta: Floats
+    """(P,)"""
+    nats: float
+    """Its evidence."""
+    left: int
+    """How many stay in the pool."""
+
+    def evidence(self) -> dict[str, float | int | str | bool | None]:
+        """For the record of a decision."""
+        return {"nats": self.nats, "left": self.left}
 
 
 class Predictor(Protocol):
@@ -63,8 +78,8 @@ class References:
         self._pool = pool[max(0, len(pool) - self._most) :]
         self._evidence = np.append(self._evidence, 0.0)[len(self._evidence) + 1 - len(self._pool) :]
 
-    def recall(self, learner: Predictor, x: Floats, categories: Ints, target: Floats) -> Floats | None:
-        """Weigh the pool against ``learner`` on a step not learned yet; what to go back to (P,), or None.
+    def recall(self, learner: Predictor, x: Floats, categories: Ints, target: Floats) -> Recall | None:
+        """Weigh the pool against ``learner`` on a step not learned yet; what to go back to, or None.
 
         What is recalled leaves the pool. The learner is left as it was.
         """
@@ -75,7 +90,7 @@ class References:
         best = int(np.argmax(self._evidence))
         if self._evidence[best] <= EVIDENCE:
             return None
-        found = self._pool.pop(best)
+        found = Recall(self._pool.pop(best), nats=float(self._evidence[best]), left=len(self._pool))
         self._evidence = np.zeros(len(self._pool))  # it spoke about parameters that are gone now
         return found
 

@@ -92,7 +92,7 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
     """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
     seed: int = 0
     class_weights: Literal["none", "balanced"] = "none"
-    """balanced: rare classes pull as hard as frequent ones while learning; probabilities stay those of the stream."""
+    """balanced: rare classes weigh as much as frequent ones in learning; probabilities stay those of the stream."""
     estimator: str = ""
     """kind river: import path of a classifier or regressor, such as river.tree.HoeffdingAdaptiveTreeClassifier. It is
     neither blended, tuned nor compressed: blend.kind "none", tuning.every_labels 0, compression.kinds []."""
@@ -257,12 +257,16 @@ def signature(spec: ModelSpec) -> str:
 def fit_problem(spec: ModelSpec, other: ModelSpec) -> str:
     """Why parameters learned with ``other`` (the head's) do not fit ``spec``; "" if they do."""
     ours, theirs = _fit(spec), _fit(other)
-    differing = [key for key in ours if ours[key] != theirs.get(key)]
-    return "; ".join(f"{key}: head has {theirs.get(key)}, spec has {ours[key]}" for key in differing)
+    differing = [key for key in theirs | ours if ours.get(key, "none") != theirs.get(key, "none")]
+    return "; ".join(
+        f"{key}: head has {theirs.get(key, 'none')}, spec has {ours.get(key, 'none')}" for key in differing
+    )
 
 
 def _fit(spec: ModelSpec) -> dict[str, object]:
+    """What is "none" is left out, so that a new key moves no signature."""
     features, learner = spec.features, spec.learner
+    weights = {} if learner.class_weights == "none" else {"learner.class_weights": learner.class_weights}
     return {
         "task": spec.task,
         "label.name": spec.label.name,
@@ -275,6 +279,7 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "learner.kind": learner.kind,
         "learner.network": learner.network,
         "learner.hidden": list(learner.layers),
+        **weights,
         **_fit_river(learner),
     }
 
@@ -378,6 +383,7 @@ _WORDS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     int | str: "a whole number or a text",
+    bool | float | tuple[float, ...]: "a number, a list of numbers, true or false",
     Union[int, str]: "a whole number or a text",  # noqa: UP007, what msgspec makes of int | str
 }
 

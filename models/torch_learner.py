@@ -5,9 +5,10 @@ ref   (P,)   the reference optimum, or none
 n_c          decayed count of class c    N  their sum    K  how many classes
 w_c          N / (K n_c), at most CLASS_WEIGHT_CAP: what an example of class c weighs, if balanced
 
-Weighted, a network would learn the probabilities of a balanced stream, p'(c) ~ w_c p(c) (Elkan 2001, The
-Foundations of Cost-Sensitive Learning, theorem 2). So its loss is taken of logits + log w (arXiv 2007.07314):
-they are the balanced ones, the logits themselves the stream's, and nothing is to be corrected when serving.
+Weighted so, a network learns the probabilities of a stream with equally frequent classes, p'(c) ~ w_c p(c)
+(Elkan 2001, The Foundations of Cost-Sensitive Learning). What is answered and served is p again: log w_c is
+taken from the logits. The last layer thus need not learn how rare a class is, and follows at once when that
+changes. Taking the loss of logits + log w instead, so that theta itself speaks of p, learned several times slower.
 """
 
 import inspect
@@ -74,6 +75,7 @@ class TorchLearner:
         self._parameters = _views(self._theta, shapes)
         self._reference: Tensor | None = None
         self._target_scaler = Scaler(1)
+        self._balanced = spec.learner.class_weights == "balanced"
         self._class_counts = np.ones(max(2, spec.outputs))
         self._optimiser = self._fresh_optimiser()
 
@@ -83,6 +85,8 @@ class TorchLearner:
     def predict(self, x: Floats, categories: Ints) -> Floats:
         with torch.inference_mode():
             outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
+            if self._balanced:
+                outputs = outputs - torch.from_numpy(self._shift())
             found: Floats = losses.scores(self._spec.task, outputs).numpy()
         if self._spec.task == "regression":
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
@@ -115,23 +119,26 @@ class TorchLearner:
         assert gradient is not None
         gradient.zero_()
         outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
-        if self._spec.learner.class_weights == "balanced":
-            outputs, weights = self._balanced(outputs, target, weights)
+        if self._balanced:
+            weights = self._class_weighted(target, weights)
         given = None if weights is None else torch.from_numpy(weights)
         value = losses.loss(self._spec.task, outputs, torch.from_numpy(target), given)
         value.backward()  # type: ignore[no-untyped-call]
         return gradient
 
-    def _balanced(self, outputs: Tensor, target: Floats, weights: Floats | None) -> tuple[Tensor, Floats]:
-        """Outputs (B, K) and weights (B,) of the balanced stream; the batch's classes are counted first."""
+    def _class_weighted(self, target: Floats, weights: Floats | None) -> Floats:
+        """w_c of each example (B,), times its own weight; the batch's classes are counted first."""
         classes = target.astype(np.intp)
         self._class_counts *= 0.5 ** (len(classes) / CLASS_HALF_LIFE_EXAMPLES)
         self._class_counts += np.bincount(classes, minlength=len(self._class_counts))
-        ours = self.class_weights()
-        shift = np.log(ours)  # (classes,)
-        shift = shift[1:] - shift[:1] if self._spec.task == "binary" else shift  # (K,)
-        each = ours[classes].astype(np.float32)
-        return outputs + torch.from_numpy(shift.astype(np.float32)), each if weights is None else each * weights
+        each = self.class_weights()[classes].astype(np.float32)
+        return each if weights is None else each * weights
+
+    def _shift(self) -> Floats:
+        """(K,) by how much the logits of the balanced stream lie above the stream's own."""
+        shift = np.log(self.class_weights())
+        shift = shift[1:] - shift[:1] if self._spec.task == "binary" else shift
+        return shift.astype(np.float32)
 
     def class_weights(self) -> NDArray[np.float64]:
         """w_c (classes,): what an example of each class weighs now, if ``balanced``."""
@@ -166,6 +173,8 @@ class TorchLearner:
             for name in output_parts(shapes):
                 parts[name] *= self._target_scaler.std[0]
             theta[-1] += self._target_scaler.mean[0]  # the last layer's bias
+        elif self._balanced:
+            theta[-self._spec.outputs :] -= self._shift()
         return theta
 
     def state(self) -> Arrays:
@@ -174,7 +183,7 @@ class TorchLearner:
             arrays["reference"] = self._reference.numpy().copy()
         optimiser = self._optimiser.state.get(self._theta, {})
         slots = {k: v.numpy().copy() for k, v in optimiser.items() if v is not None}
-        if self._spec.learner.class_weights == "balanced":
+        if self._balanced:
             arrays["class_counts"] = self._class_counts.copy()
         return arrays | prefixed(self._slots_name, slots) | prefixed("target", self._target_scaler.state())
 
@@ -212,7 +221,7 @@ def optimiser_of(wanted: Optimiser, theta: Tensor, learning_rate: float) -> torc
         raise SpecError(f"optimiser.settings.{name} is unknown to {wanted.name}, {meant}")
     try:
         made: torch.optim.Optimizer = kind([theta], lr=learning_rate, **wanted.settings)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, IndexError) as error:
         raise SpecError(f"optimiser.settings: {wanted.name} refuses {dict(wanted.settings)}: {error}") from error
     return made
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from models.drift import Drift, DriftWatch
 from models.features import FeatureEncoder, Raw
 from models.learner import Floats, Ints, Learner
-from models.references import References
+from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 from stream_app.decode import BadRecord, Decoder, Event, Record
@@ -68,6 +68,7 @@ class Taken(NamedTuple):
     bad: list[BadRecord]
     steps: list[Step]
     drifts: list[Drift]
+    recalls: list[Recall]
     gap_at: int | None = None
     """The fetch began at this offset, beyond the expected one; nothing was taken."""
 
@@ -109,7 +110,7 @@ class Core:
 
     def take(self, partition: int, records: Sequence[Record]) -> Taken:
         """Let the records take effect, each exactly once (rule 6: only at exactly the expected offset)."""
-        out = Taken([], [], [], [])
+        out = Taken([], [], [], [], [])
         state = self.partitions.get(partition)
         if state is None:
             return out
@@ -201,7 +202,7 @@ class Core:
         said = self._score(pairs, target)
         self._watch(said, target, out)
         x = self.encoder.standardise(dense)
-        self._recall(x, categories, target)
+        self._recall(x, categories, target, out)
         skipped = self.learner.skipped_steps
         self.learner.learn(x, categories, target)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
@@ -234,14 +235,15 @@ class Core:
         self.learner.set_reference(None)
         self.reference = None
 
-    def _recall(self, x: Floats, categories: Ints, target: Floats) -> None:
+    def _recall(self, x: Floats, categories: Ints, target: Floats, out: Taken) -> None:
         """Go back to a past reference that does clearly better on what is about to be learned."""
-        theta = self.references.recall(self.learner, x, categories, target)
-        if theta is None:
+        recall = self.references.recall(self.learner, x, categories, target)
+        if recall is None:
             return
         self._release()
-        self.learner.set_parameters(theta)
-        self.learner.set_reference(theta)
+        self.learner.set_parameters(recall.theta)
+        self.learner.set_reference(recall.theta)
+        out.recalls.append(recall)
         self.counts["recalls"] += 1
         self.reference = f"recalled-at-{self.counts['learned']}"
         self.drift = DriftWatch(self.spec.drift.delta)  # the errors before it were another model's

@@ -22,6 +22,7 @@ def specs_of(task: str) -> dict[str, LearnerSpec]:
     return {
         "torch linear": LearnerSpec(network="linear"),
         "torch mlp": LearnerSpec(network="mlp", hidden=(8,)),
+        "torch wide and deep": LearnerSpec(network="wide_deep", hidden=(8,)),
         "river tree": LearnerSpec(
             kind="river", estimator=tree, settings={"grace_period": 20}, nominal=task != "regression"
         ),

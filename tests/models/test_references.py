@@ -39,7 +39,7 @@ def pool_of(*thetas: float, task: Any = "binary", most: int = 3) -> References:
 
 def recall(references: References, learner: Says, target: list[float]) -> float | None:
     found = references.recall(learner, np.zeros((len(target), 0), np.float32), NO_CATEGORIES, np.float32(target))
-    return None if found is None else float(found[0])
+    return None if found is None else float(found.theta[0])
 
 
 def evidence(references: References) -> list[float]:
@@ -62,6 +62,12 @@ def test_what_does_clearly_better_is_recalled_once_there_is_evidence() -> None:
     assert recall(references, Says(0.5), [1.0]) == pytest.approx(0.9)
     assert len(references) == 1
     assert evidence(references) == [0.0], "it spoke about parameters that are gone"
+
+
+def test_a_recall_says_why() -> None:
+    found = pool_of(0.9, 0.5).recall(Says(0.5), np.zeros((40, 0), np.float32), NO_CATEGORIES, np.ones(40, np.float32))
+    assert found is not None
+    assert found.evidence() == {"nats": pytest.approx(40 * (np.log(0.9 / 0.5) - SLACK), rel=1e-5), "left": 1}
 
 
 def test_the_clearest_of_several_is_recalled() -> None:

@@ -176,6 +176,22 @@ WRONG_VALUES = [
         "line 27: features.rates.slots is 1, wanted a whole number from 2",
     ),
     ("[64, 32]", "[]", "line 30: learner.hidden is [], wanted at least one layer for network mlp"),
+    (
+        "hidden = [64, 32]",
+        'network = "wide_deep"\nhidden = []',
+        "line 31: learner.hidden is [], wanted at least one layer for network wide_deep",
+    ),
+    ("[optimiser]", '[optimiser]\nname = "lbfgs"', 'line 33: optimiser.name is "lbfgs", wanted one of adadelta, '),
+    (
+        "[optimiser]",
+        '[optimiser]\nsettings.momentum = "much"',
+        'line 33: optimiser.settings.momentum is "much", wanted a number, a list of numbers, true or false',
+    ),
+    (
+        "[learner]",
+        "[blend]\nremembered = 17\n[learner]",
+        "line 30: blend.remembered is 17, wanted a whole number from 0",
+    ),
     ("[64, 32]", "[64, 0]", "line 30: learner.hidden is 0, wanted a whole number from 1 to 65536"),
     ("[64, 32]", "64", "line 30: learner.hidden is 64, wanted a list, each a whole number"),
     (
@@ -330,6 +346,13 @@ def test_a_linear_network_may_be_too_large_too() -> None:
     assert '20: learner.network is "linear", wanted at most 50000000 parameters in all' in problem(text)
 
 
+def test_values_have_no_classes_to_balance() -> None:
+    text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.numeric]\na = {}\n'
+    assert problem(f'{text}[learner]\nclass_weights = "balanced"\n') == (
+        'model.toml line 7: learner.class_weights is "balanced", wanted none for task regression'
+    )
+
+
 def test_a_linear_network_needs_no_layers() -> None:
     text = changed("hidden = [64, 32]", 'network = "linear"\nhidden = []')
     assert parse_spec(text, "model.toml").learner.hidden == ()
@@ -405,6 +428,7 @@ KEEPS = [
     ('name = "late"\ntask', 'name = "other"\ntask'),
     ("[learner]", "[learner]\nbatch_records = 64\nseed = 4"),
     ("[learner]", '[blend]\nkind = "none"\n[learner]'),
+    ("[optimiser]", "[optimiser]\nsettings = { amsgrad = true, betas = [0.8, 0.9], weight_decay = 0.1 }"),
 ]
 CHANGES = [
     (
@@ -429,6 +453,8 @@ CHANGES = [
         '[learner]\nnetwork = "linear"',
         "learner.network: head has mlp, spec has linear; ",
     ),
+    ("[learner]", '[learner]\nnetwork = "wide_deep"', "learner.network: head has mlp, spec has wide_deep"),
+    ("[learner]", '[learner]\nclass_weights = "balanced"', "learner.class_weights: head has none, spec has balanced"),
 ]
 
 

@@ -157,7 +157,7 @@ def test_a_fetch_from_beyond_the_expected_offset_takes_no_effect() -> None:
     play(core, records[:10])
     before = fingerprint(core)
     out = core.take(0, records[11:20])
-    assert out == Taken([], [], [], [], gap_at=11)
+    assert out == Taken([], [], [], [], [], gap_at=11)
     assert fingerprint(core) == before
 
 
@@ -165,7 +165,7 @@ def test_records_behind_the_expected_offset_are_dropped() -> None:
     steady, core, records = core_of(spec_of()), core_of(spec_of()), stream("binary")
     play(steady, records[:40], [16])
     core.take(0, records[:16])
-    assert core.take(0, records[3:12]) == Taken([], [], [], [])
+    assert core.take(0, records[3:12]) == Taken([], [], [], [], [])
     core.take(0, records[5:40])
     assert fingerprint(core) == fingerprint(steady)
     assert core.partitions[0].next_offset == 40
@@ -174,8 +174,8 @@ def test_records_behind_the_expected_offset_are_dropped() -> None:
 def test_records_of_a_partition_that_is_not_ours_and_empty_fetches_take_no_effect() -> None:
     core = core_of(spec_of())
     before = fingerprint(core)
-    assert core.take(1, stream("binary")[:9]) == Taken([], [], [], [])
-    assert core.take(0, []) == Taken([], [], [], [])
+    assert core.take(1, stream("binary")[:9]) == Taken([], [], [], [], [])
+    assert core.take(0, []) == Taken([], [], [], [], [])
     assert fingerprint(core) == before
 
 
@@ -463,8 +463,9 @@ def test_a_past_optimum_that_fits_again_is_recalled() -> None:
     core = core_of(spec)
     core.references.keep(good.learner.parameters())
     watch = core.drift
-    play(core, records, range(0, len(records), 50))
+    outs = play(core, records, range(0, len(records), 50))
     assert core.counts["recalls"] == 1
+    assert [r.evidence()["left"] for out in outs for r in out.recalls] == [0]
     assert (core.reference or "").startswith("recalled-at-")
     assert core.learner.reference() == pytest.approx(good.learner.parameters())
     assert core.learner.parameters() == pytest.approx(good.learner.parameters(), abs=1e-5)

@@ -293,8 +293,7 @@ def test_what_the_search_calls_best_goes_on(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(
         tune, "_tried", lambda _, learner, *rest: Trial(learner.learning_rate, 1.0, next(losses), nothing)
     )
-    spec = msgspec.structs.replace(streams.SPEC, tuning=Tuning(trials=3))
-    best, told = tune.search(spec, {}, head_of().hyper, [], round_=0, mind_stop=lambda: None)
+    best, told = tune.search(streams.spec("t"), {}, head_of().hyper, [], round_=0, mind_stop=lambda: None)
     assert (best.learning_rate, best.loss, told) == (0.2, 0.5, [0.4, 0.5, 0.3])
 
 
