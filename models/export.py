@@ -4,7 +4,8 @@
     E embedded numbers, of all categorical features
     z      = clip((numeric - mean) / std, -5, 5), 0 where missing        (B, N + R)
     x      = [z, isnan(numeric[:, :N]), embeddings]                      (B, N + R + N + E)
-    scores = squash(W_L relu(... relu(W_0 x + b_0)) + b_L)               (B, K)
+    scores = squash(W_L relu(... relu(W_0 x + b_0)) + b_L + wide)        (B, K)
+    wide   = W x + sum_i T_i[categories_i]       wide_deep only; W is 0 where x is embedded
 
 All embeddings are cut into pieces of G numbers, G the largest that divides every dim, and lie in
 one table, piece after piece: categories -> column and first row of each piece -> one Gather for
@@ -40,6 +41,7 @@ class Plan(NamedTuple):
     """Size and dim of each categorical feature."""
     layers: int
     outputs: int
+    wide: bool
 
     @property
     def piece(self) -> int:
@@ -54,8 +56,9 @@ def plan_of(spec: ModelSpec) -> Plan:
         numeric=len(spec.features.numeric),
         dense=dense_columns(spec),
         embeddings=tuple((f.size, f.dim) for f in spec.features.categorical.values()),
-        layers=len(spec.learner.hidden) + 1 if spec.learner.network == "mlp" else 1,
+        layers=len(spec.learner.layers) + 1,
         outputs=spec.outputs,
+        wide=spec.learner.network == "wide_deep",
     )
 
 
@@ -107,6 +110,11 @@ def _constants(
     for i in range(plan.layers):
         for kind in ("weight", "bias"):
             found[f"layer{i}.{kind}"] = parts[f"layer{i}.{kind}"]
+    if plan.wide:
+        embedded = sum(dim for _, dim in plan.embeddings)
+        found["wide.x"] = np.pad(parts["wide_x.weight"], [(0, 0), (0, embedded)])
+        if plan.embeddings:
+            found["wide.table"] = np.concatenate([parts[name] for name in parts if name.startswith("wide.")])
     return found
 
 
@@ -123,6 +131,11 @@ def _skeleton(plan: Plan) -> onnx.ModelProto:
     nodes += embedding_nodes
     nodes.append(helper.make_node("Concat", [*joined, *embedded], ["x"], "x", axis=1))
     nodes += _layer_nodes(plan)
+    if plan.wide:
+        wide_nodes, wide_fixed, _ = _wide_nodes(plan)
+        nodes += wide_nodes
+        fixed |= wide_fixed
+    nodes += _squash_nodes(plan)
     graph = helper.make_graph(
         nodes,
         "network",
@@ -203,14 +216,44 @@ def _layer_nodes(plan: Plan) -> list[NodeProto]:
     nodes: list[NodeProto] = []
     x, last = "x", plan.layers - 1
     for i in range(plan.layers):
-        out = "scores" if i == last and plan.task == "regression" else f"layer{i}"
+        out = _outputs(plan) if i == last and not plan.wide else f"layer{i}"
         inputs = [x, f"layer{i}.weight", f"layer{i}.bias"]
         nodes.append(node("Gemm", inputs, [out], f"layer{i}", transB=1))
         x = f"relu{i}"
         if i < last:
             nodes.append(node("Relu", [f"layer{i}"], [x], x))
-    if plan.task == "binary":
-        nodes.append(node("Sigmoid", [f"layer{last}"], ["scores"], "scores"))
-    if plan.task == "multiclass":
-        nodes.append(node("Softmax", [f"layer{last}"], ["scores"], "scores", axis=1))
     return nodes
+
+
+def _outputs(plan: Plan) -> str:
+    """What comes before the squashing; for regression that is the answer."""
+    return "scores" if plan.task == "regression" else "outputs"
+
+
+def _wide_nodes(plan: Plan) -> Part:
+    """The linear model beside the layers, and the sum of both."""
+    node = helper.make_node
+    fixed: dict[str, NDArray[np.generic]] = {}
+    nodes, linear = [], ["x", "wide.x"]
+    if plan.embeddings:
+        fixed["wide.first_row"] = np.cumsum([0, *(size for size, _ in plan.embeddings[:-1])], dtype=np.int64)
+        fixed["wide.axis"] = np.array([1])
+        nodes += [
+            node("Add", ["categories", "wide.first_row"], ["wide.rows"], "wide.rows"),
+            node("Gather", ["wide.table", "wide.rows"], ["wide.each"], "wide.each"),  # (B, C, K)
+            node("ReduceSum", ["wide.each", "wide.axis"], ["wide.sum"], "wide.sum", keepdims=0),
+        ]
+        linear.append("wide.sum")
+    nodes += [
+        node("Gemm", linear, ["wide"], "wide", transB=1),
+        node("Add", [f"layer{plan.layers - 1}", "wide"], [_outputs(plan)], "sum"),
+    ]
+    return nodes, fixed, []
+
+
+def _squash_nodes(plan: Plan) -> list[NodeProto]:
+    if plan.task == "binary":
+        return [helper.make_node("Sigmoid", ["outputs"], ["scores"], "scores")]
+    if plan.task == "multiclass":
+        return [helper.make_node("Softmax", ["outputs"], ["scores"], "scores", axis=1)]
+    return []

@@ -23,20 +23,39 @@ class Learner(Protocol):
         """Probabilities (B, K), or values (B, 1). Changes nothing."""
         ...
 
-    def learn(self, x: Floats, categories: Ints, target: Floats) -> None:
-        """One step on the batch, then the pull toward the reference."""
+    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+        """One step on the batch, then the pull toward the reference.
+
+        Args:
+            x: (B, D)
+            categories: (B, C)
+            target: (B,)
+            weights: (B,) how many examples each stands for; None is one each. The batch's loss is
+                sum(w * loss) / B: weights that are all 2 make a gradient twice as long.
+
+        Raises:
+            ValueError: a weight is not a finite number above 0, or there are not B of them.
+        """
         ...
 
     def set_reference(self, theta: Floats | None) -> None:
         """What the parameters are pulled toward (P,); None releases the pull."""
         ...
 
+    def reference(self) -> Floats | None:
+        """A copy of what the parameters are pulled toward (P,), or None."""
+        ...
+
     def parameters(self) -> Floats:
         """A copy of theta (P,)."""
         ...
 
+    def set_parameters(self, theta: Floats) -> None:
+        """Go on from theta (P,), copied; what else learning has changed stays."""
+        ...
+
     def serving_parameters(self) -> Floats:
-        """theta (P,) with the label's scale folded in, as models.export wants it."""
+        """theta (P,) with the label's scale or the classes' frequencies folded in, as models.export wants it."""
         ...
 
     def state(self) -> Arrays:
@@ -46,3 +65,17 @@ class Learner(Protocol):
     def load(self, state: Arrays) -> None:
         """Back to a state: what follows equals never having stopped."""
         ...
+
+
+def check_weights(weights: Floats, rows: int) -> None:
+    """For those who implement ``learn``.
+
+    Raises:
+        ValueError: as ``Learner.learn`` has it.
+    """
+    if weights.shape != (rows,):
+        raise ValueError(f"weights have shape {weights.shape}, wanted ({rows},)")
+    wrong = ~(np.isfinite(weights) & (weights > 0))
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        raise ValueError(f"weight {at} is {weights[at]}, wanted a finite number above 0")

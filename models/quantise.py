@@ -16,7 +16,8 @@ Static (nothing is measured while serving) and integers throughout: uint8 embedd
 com.microsoft QGemm per layer, whose saturation at 0 is the Relu; rounding z saturates, which is the
 clip. So the graph has no more nodes than the fp32 one, which decides at batch 1 (but onnxruntime
 joins the fp32 one's last Sigmoid to its Gemm). Its own quantize_static reaches the same kernels with
-more nodes and bytes; bench/quantise.py compares.
+more nodes and bytes; bench/quantise.py compares. What is wide stays in float: it reads x as rounded for the
+first layer, its ranges folded into the weights; its tables keep 32 bits.
 """
 
 from typing import Any, NamedTuple
@@ -135,7 +136,8 @@ def _preprocessing(floats: Arrays, ranges: Floats) -> Arrays:
     """Initialisers of everything before the first layer."""
     dense, pieces = len(floats["mean"]), _pieces(floats)
     first = len(ranges) - sum(piece.shape[1] for piece in pieces)
-    made: Arrays = {
+    made: Arrays = {"wide.x": (floats["wide.x"] * ranges).astype(np.float32)} if "wide.x" in floats else {}
+    made |= {
         "in.scale": np.array(1 / IN_LEVELS, np.float32),
         "in.zero": np.array(IN_ZERO, np.uint8),
         "in.one": np.array(IN_ZERO + IN_LEVELS, np.uint8),
@@ -207,7 +209,7 @@ def quantised_layer(weight: Floats, bias: Floats, *, step: float, zero: int) -> 
 def _assembled(graph: ModelProto, arrays: Arrays) -> bytes:
     """The int8 graph: the fp32 nodes up to x, one QGemm per layer, the fp32 last node."""
     depth = _depth(arrays)
-    nodes = [new for old in graph.graph.node if (new := _quantised_node(old, depth))]
+    nodes = [new for old in graph.graph.node for new in _quantised_nodes(old, depth)]
     used = {name for node in nodes for name in node.input}
     tensors = [numpy_helper.from_array(a, n) for n, a in sorted(arrays.items()) if n in used]
     made = helper.make_graph(nodes, "int8", graph.graph.input, graph.graph.output, tensors)
@@ -221,21 +223,24 @@ def _assembled(graph: ModelProto, arrays: Arrays) -> bytes:
     return data
 
 
-def _quantised_node(old: NodeProto, depth: int) -> NodeProto | None:
+def _quantised_nodes(old: NodeProto, depth: int) -> list[NodeProto]:
     """What becomes of one fp32 node; NaN is rounded to whatever it may be, then replaced by 0."""
     node = helper.make_node
     match old.name:
         case "known":
             scaled = ["scaled", "in.scale", "in.zero"]
-            return node("QuantizeLinear", scaled, ["rounded"], "rounded")
+            return [node("QuantizeLinear", scaled, ["rounded"], "rounded")]
         case "z":
-            return node("Where", ["missing", "in.zero", "rounded"], ["z"], "z")
+            return [node("Where", ["missing", "in.zero", "rounded"], ["z"], "z")]
         case "indicators":
             flags = [old.input[0], "in.one", "in.zero"]
-            return node("Where", flags, ["indicators"], "indicators")
+            return [node("Where", flags, ["indicators"], "indicators")]
+        case "wide":
+            x = node("DequantizeLinear", ["x", "in.scale", "in.zero"], ["wide.levels"], "wide.levels")
+            return [x, node("Gemm", ["wide.levels", *old.input[1:]], old.output, old.name, transB=1)]
     if old.op_type == "Gemm":
-        return _layer_node(old, depth)
-    return None if old.op_type == "Relu" else old
+        return [_layer_node(old, depth)]
+    return [] if old.op_type == "Relu" else [old]
 
 
 def _layer_node(old: NodeProto, depth: int) -> NodeProto:

@@ -19,7 +19,7 @@ _ERRORS_ONLY = 3
 
 
 class Runs(Protocol):
-    """What can be timed."""
+    """What answers raw rows (B, N + R) and (B, C) with scores (B, K), and can be timed."""
 
     def run(self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None) -> NDArray[np.float32]: ...
 

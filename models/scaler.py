@@ -81,6 +81,17 @@ class Scaler:
             z = (x - self.mean.astype(np.float32)) / self.std.astype(np.float32)
         return np.nan_to_num(np.clip(z, -CLIP, CLIP), nan=0.0).astype(np.float32, copy=False)
 
+    def grow(self, columns: int) -> None:
+        """Room for ``columns`` in all; the new ones have seen nothing yet.
+
+        Raises:
+            ValueError: it has more already.
+        """
+        more = columns - len(self.n)
+        if more < 0:
+            raise ValueError(f"columns is {columns}, wanted at least the {len(self.n)} there are")
+        self.n, self.mean, self.m2 = (np.append(a, np.zeros(more)) for a in (self.n, self.mean, self.m2))
+
     def state(self) -> Arrays:
         return {"n": self.n.copy(), "mean": self.mean.copy(), "m2": self.m2.copy()}
 

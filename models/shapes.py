@@ -1,7 +1,11 @@
 """How a flat vector of parameters is cut into a network's matrices. No torch here: servers read this too.
 
 N numeric features, R rate columns, M = N missing indicators, E embedded numbers, K outputs
-x = [clip(z), isnan(raw), embeddings]        (B, N + R + M + E)
+x = [clip(z), isnan(raw)]                    (B, N + R + M)
+h = [x, embeddings]                          (B, N + R + M + E), what the layers take
+
+wide_deep adds to the last layer's outputs a linear model: ``wide_x.weight`` over x, and for each
+categorical feature a row of K weights per category, ``wide.<name>`` (size, K), as over one-hot columns.
 """
 
 from __future__ import annotations
@@ -43,12 +47,20 @@ def parameter_shapes(spec: ModelSpec) -> Shapes:
     for name, feature in spec.features.categorical.items():
         shapes[f"embed.{name}"] = (feature.size, feature.dim)
         width += feature.dim
-    hidden = spec.learner.hidden if spec.learner.network == "mlp" else ()
-    for i, out in enumerate((*hidden, spec.outputs)):
+    if spec.learner.network == "wide_deep":
+        shapes |= {f"wide.{name}": (f.size, spec.outputs) for name, f in spec.features.categorical.items()}
+        shapes["wide_x.weight"] = (spec.outputs, dense_columns(spec) + len(spec.features.numeric))
+    for i, out in enumerate((*spec.learner.layers, spec.outputs)):
         shapes[f"layer{i}.weight"] = (out, width)
         shapes[f"layer{i}.bias"] = (out,)
         width = out
     return shapes
+
+
+def output_parts(shapes: Shapes) -> list[str]:
+    """Names of the parts that the outputs are linear in: the last layer, and all that is wide."""
+    names = list(shapes)
+    return [*names[-2:], *(name for name in names if name.startswith(("wide.", "wide_x.")))]
 
 
 def parameter_count(shapes: Shapes) -> int:

@@ -49,7 +49,11 @@ class Numeric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Categorical(msgspec.Struct, frozen=True, kw_only=True):
-    """A string or integer, hashed into ``size`` rows of ``dim`` numbers; row 0 means missing."""
+    """A string or integer, hashed into ``size`` rows of ``dim`` numbers; row 0 means missing.
+
+    The table never grows, and nothing in it expires: the graph that servers run keeps its shapes. Values that meet in
+    a row are one to the model; with D distinct ones, about D / size meet each, so let ``size`` be several times D.
+    """
 
     size: int = 64
     dim: int = 4
@@ -72,18 +76,58 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     rates: Rates = Rates()
 
 
+class Stage(msgspec.Struct, frozen=True, kw_only=True):
+    """One estimator of a River pipeline."""
+
+    estimator: str
+    settings: dict[str, Any] = {}
+
+
 class Learner(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["torch"] = "torch"
-    network: Literal["linear", "mlp"] = "mlp"
+    kind: Literal["torch", "river"] = "torch"
+    network: Literal["linear", "mlp", "wide_deep"] = "mlp"
+    """wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
     hidden: tuple[int, ...] = (64, 64)
     batch_records: int = 128
     """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
     seed: int = 0
+    class_weights: Literal["none", "balanced"] = "none"
+    """balanced: rare classes weigh as much as frequent ones in learning; probabilities stay those of the stream."""
+    estimator: str = ""
+    """kind river: import path of a classifier or regressor, such as river.tree.HoeffdingAdaptiveTreeClassifier. It is
+    neither blended, tuned nor compressed: blend.kind "none", tuning.every_labels 0, compression.kinds []."""
+    settings: dict[str, Any] = {}
+    """Its arguments; one that is an estimator itself is a table of estimator and settings."""
+    pipeline: tuple[Stage, ...] = ()
+    """kind river, instead of estimator: transformers, the last one learns."""
+    nominal: bool = True
+    """kind river: categories as texts, as its classification trees take them; false: as one-hot numbers, as all do."""
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Widths of the hidden layers that there are."""
+        return () if self.network == "linear" else self.hidden
 
 
 class Optimiser(msgspec.Struct, frozen=True, kw_only=True):
-    name: Literal["adam", "adamw", "sgd", "rmsprop", "adagrad"] = "adam"
+    name: Literal[
+        "adadelta",
+        "adafactor",
+        "adagrad",
+        "adam",
+        "adamax",
+        "adamw",
+        "asgd",
+        "nadam",
+        "radam",
+        "rmsprop",
+        "rprop",
+        "sgd",
+    ] = "adam"
+    """A class of torch.optim in lower case; those that take dense vectors and need no closure."""
     learning_rate: float = 0.003
+    settings: dict[str, bool | float | tuple[float, ...]] = {}
+    """Further arguments of that class, such as ``momentum = 0.9``. When they change, its memory begins anew."""
 
 
 class Blend(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +135,8 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: Literal["none", "proximal", "explicit", "literal"] = "proximal"
     half_life_events: float = 200_000.0
+    remembered: int = 3
+    """Released references kept for the day their stream comes back; each adds P numbers to a version. 0: none."""
 
 
 class Tuning(msgspec.Struct, frozen=True, kw_only=True):
@@ -211,12 +257,16 @@ def signature(spec: ModelSpec) -> str:
 def fit_problem(spec: ModelSpec, other: ModelSpec) -> str:
     """Why parameters learned with ``other`` (the head's) do not fit ``spec``; "" if they do."""
     ours, theirs = _fit(spec), _fit(other)
-    differing = [key for key in ours if ours[key] != theirs[key]]
-    return "; ".join(f"{key}: head has {theirs[key]}, spec has {ours[key]}" for key in differing)
+    differing = [key for key in theirs | ours if ours.get(key, "none") != theirs.get(key, "none")]
+    return "; ".join(
+        f"{key}: head has {theirs.get(key, 'none')}, spec has {ours.get(key, 'none')}" for key in differing
+    )
 
 
 def _fit(spec: ModelSpec) -> dict[str, object]:
+    """What is "none" is left out, so that a new key moves no signature."""
     features, learner = spec.features, spec.learner
+    weights = {} if learner.class_weights == "none" else {"learner.class_weights": learner.class_weights}
     return {
         "task": spec.task,
         "label.name": spec.label.name,
@@ -228,8 +278,28 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "features.rates.slots": features.rates.slots,
         "learner.kind": learner.kind,
         "learner.network": learner.network,
-        "learner.hidden": list(learner.hidden) if learner.network == "mlp" else [],
+        "learner.hidden": list(learner.layers),
+        **weights,
+        **_fit_river(learner),
     }
+
+
+def _fit_river(learner: Learner) -> dict[str, object]:
+    """A River estimator keeps the settings that it was made with; others do not have these keys."""
+    if learner.kind != "river":
+        return {}
+    return {
+        "learner.stages": [list(stage) for stage in river_stages(learner)],
+        "learner.nominal": learner.nominal,
+        "learner.seed": learner.seed,
+    }
+
+
+def river_stages(learner: Learner) -> list[tuple[str, dict[str, Any]]]:
+    """Import path and settings of each estimator, the one that learns last."""
+    if learner.pipeline:
+        return [(stage.estimator, stage.settings) for stage in learner.pipeline]
+    return [(learner.estimator, learner.settings)]
 
 
 Keys = tuple[str, ...]
@@ -309,9 +379,11 @@ def _kind(kind: Any) -> str:
 
 _WORDS: dict[Any, str] = {
     str: "a text",
+    bool: "true or false",
     int: "a whole number",
     float: "a number",
     int | str: "a whole number or a text",
+    bool | float | tuple[float, ...]: "a number, a list of numbers, true or false",
     Union[int, str]: "a whole number or a text",  # noqa: UP007, what msgspec makes of int | str
 }
 
@@ -338,6 +410,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "optimiser.learning_rate": (_TINY, _HUGE),
     "drift.delta": (_TINY, 0.5),
     "blend.half_life_events": (_TINY, _HUGE),
+    "blend.remembered": (0, 16),
     "tuning.every_labels": (0, 10**12),
     "tuning.window_labels": (1, 10**8),
     "tuning.trials": (1, 10_000),
@@ -379,6 +452,7 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
+    yield from _wrong_river(spec)
     yield from _too_large(spec)
 
 
@@ -451,8 +525,10 @@ def _near(name: str, features: Features) -> str:
 
 def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
     hidden = spec.learner.hidden
-    if spec.learner.network == "mlp" and not hidden:
-        yield _Found(("learner", "hidden"), hidden, "at least one layer for network mlp")
+    if spec.learner.network != "linear" and not hidden:
+        yield _Found(("learner", "hidden"), hidden, f"at least one layer for network {spec.learner.network}")
+    if spec.task == "regression" and spec.learner.class_weights != "none":
+        yield _Found(("learner", "class_weights"), spec.learner.class_weights, "none for task regression")
     for width in hidden:
         yield from _outside(("learner", "hidden"), width, _WIDTH_LIMITS)
     if len(set(spec.compression.kinds)) < len(spec.compression.kinds):
@@ -463,6 +539,40 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         if not _TINY <= low < high <= _HUGE:
             wanted = "a lower and a higher number, both above 0"
             yield _Found(("tuning", name), (low, high), wanted)
+
+
+def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
+    learner = spec.learner
+    if learner.kind != "river":
+        for name in ("estimator", "settings", "pipeline"):
+            if value := getattr(learner, name):
+                yield _Found(("learner", name), value, f"none for learner.kind {learner.kind}")
+        return
+    if spec.blend.kind != "none":
+        yield _Found(("blend", "kind"), spec.blend.kind, "none for learner.kind river, which has no parameters to pull")
+    if spec.tuning.every_labels:
+        wanted = "0 for learner.kind river, whose settings are never tuned"
+        yield _Found(("tuning", "every_labels"), spec.tuning.every_labels, wanted)
+    if spec.compression.kinds:
+        wanted = "[] for learner.kind river, which has no graph to compress"
+        yield _Found(("compression", "kinds"), spec.compression.kinds, wanted)
+    if learner.class_weights != "none":
+        wanted = "none for learner.kind river; River has them as estimators, such as river.imblearn's"
+        yield _Found(("learner", "class_weights"), learner.class_weights, wanted)
+    if bool(learner.estimator) == bool(learner.pipeline):
+        yield _Found(
+            ("learner", "estimator"), learner.estimator, "either it or learner.pipeline for learner.kind river"
+        )
+        return
+    if learner.pipeline and learner.settings:
+        yield _Found(("learner", "settings"), learner.settings, "each stage's own settings in learner.pipeline")
+    from models import estimators  # River only where it learns
+
+    try:
+        estimators.build(river_stages(learner), task=spec.task, seed=learner.seed)
+    except estimators.EstimatorError as error:
+        where, value = ("pipeline", learner.pipeline) if learner.pipeline else ("estimator", learner.estimator)
+        yield _Found(("learner", where), value, f"what River can make: {error}")
 
 
 def _too_large(spec: ModelSpec) -> Iterator[_Found]:
@@ -484,7 +594,7 @@ def _largest(spec: ModelSpec, tables: bool) -> tuple[Keys, object]:
     if tables:
         name, table = max(spec.features.categorical.items(), key=lambda item: item[1].size * item[1].dim)
         return ("features", "categorical", name), {"size": table.size, "dim": table.dim}
-    if spec.learner.network == "mlp":
+    if spec.learner.layers:
         return ("learner", "hidden"), spec.learner.hidden
     return ("learner", "network"), spec.learner.network
 

@@ -2,32 +2,43 @@
 
 theta (P,)   all parameters in one flat tensor; the layers' matrices are views of it
 ref   (P,)   the reference optimum, or none
+n_c          decayed count of class c    N  their sum    K  how many classes
+w_c          N / (K n_c), at most CLASS_WEIGHT_CAP: what an example of class c weighs, if balanced
+
+Weighted so, a network learns the probabilities of a stream with equally frequent classes, p'(c) ~ w_c p(c)
+(Elkan 2001, The Foundations of Cost-Sensitive Learning). What is answered and served is p again: log w_c is
+taken from the logits. The last layer thus need not learn how rare a class is, and follows at once when that
+changes. Taking the loss of logits + log w instead, so that theta itself speaks of p, learned several times slower.
 """
 
+import inspect
+import json
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from models import losses, nets
 from models.blend import blended, strength
-from models.learner import Floats, Ints
+from models.learner import Floats, Ints, check_weights
 from models.scaler import Scaler
-from models.shapes import parameter_shapes
+from models.shapes import output_parts, parameter_shapes, split
 from models.snapshot import Arrays, prefixed, under
-from models.spec import ModelSpec
+from models.spec import ModelSpec, Optimiser, SpecError
 
 CLIP_NORM = 10.0
 """Longer gradients are cut to this length; a non-finite one is skipped, not learned."""
 
-_OPTIMISERS: dict[str, Any] = {
-    "adam": torch.optim.Adam,
-    "adamw": torch.optim.AdamW,
-    "sgd": torch.optim.SGD,
-    "rmsprop": torch.optim.RMSprop,
-    "adagrad": torch.optim.Adagrad,
-}
+CLASS_WEIGHT_CAP = 20.0
+"""A rarer class weighs no more, so that one of its examples cannot throw the network over."""
+CLASS_HALF_LIFE_EXAMPLES = 20_000.0
+"""What is rare may change; its counts forget half in so many labels."""
+
+_NOT_SETTINGS = ("self", "params", "lr", "maximize", "foreach", "fused", "capturable", "differentiable")
+"""Arguments of torch's optimisers that say how, not what, or would undo what the learner does."""
 
 
 def use_one_thread() -> None:
@@ -36,12 +47,15 @@ def use_one_thread() -> None:
 
 
 class TorchLearner:
-    """A linear model or an MLP of the spec.
+    """A linear model, an MLP, or a wide and deep network of the spec.
 
     Args:
         spec: says the shapes, the optimiser and the blend.
         learning_rate: overrides the spec's, as re-tuning does.
         half_life_events: overrides the blend's.
+
+    Raises:
+        SpecError: the optimiser knows no such setting, or refuses its value.
     """
 
     def __init__(
@@ -61,21 +75,27 @@ class TorchLearner:
         self._parameters = _views(self._theta, shapes)
         self._reference: Tensor | None = None
         self._target_scaler = Scaler(1)
+        self._balanced = spec.learner.class_weights == "balanced"
+        self._class_counts = np.ones(max(2, spec.outputs))
         self._optimiser = self._fresh_optimiser()
 
     def _fresh_optimiser(self) -> Any:
-        return _OPTIMISERS[self._spec.optimiser.name]([self._theta], lr=self.learning_rate)
+        return optimiser_of(self._spec.optimiser, self._theta, self.learning_rate)
 
     def predict(self, x: Floats, categories: Ints) -> Floats:
         with torch.inference_mode():
             outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
+            if self._balanced:
+                outputs = outputs - torch.from_numpy(self._shift())
             found: Floats = losses.scores(self._spec.task, outputs).numpy()
         if self._spec.task == "regression":
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
         return found
 
-    def learn(self, x: Floats, categories: Ints, target: Floats) -> None:
-        gradient = self._gradient(x, categories, target)
+    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+        if weights is not None:
+            check_weights(weights, len(target))
+        gradient = self._gradient(x, categories, target, weights)
         norm = float(gradient.norm())
         if not np.isfinite(norm):
             self.skipped_steps += 1
@@ -91,7 +111,7 @@ class TorchLearner:
                 pulled = blended(kind, before=before, stepped=self._theta, reference=reference, lam=lam)
                 self._theta.copy_(pulled)
 
-    def _gradient(self, x: Floats, categories: Ints, target: Floats) -> Tensor:
+    def _gradient(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None) -> Tensor:
         if self._spec.task == "regression":
             self._target_scaler.observe(target[:, None])
             target = self._target_scaler.scale(target[:, None])[:, 0]
@@ -99,12 +119,38 @@ class TorchLearner:
         assert gradient is not None
         gradient.zero_()
         outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
-        value = losses.loss(self._spec.task, outputs, torch.from_numpy(target))
+        if self._balanced:
+            weights = self._class_weighted(target, weights)
+        given = None if weights is None else torch.from_numpy(weights)
+        value = losses.loss(self._spec.task, outputs, torch.from_numpy(target), given)
         value.backward()  # type: ignore[no-untyped-call]
         return gradient
 
+    def _class_weighted(self, target: Floats, weights: Floats | None) -> Floats:
+        """w_c of each example (B,), times its own weight; the batch's classes are counted first."""
+        classes = target.astype(np.intp)
+        self._class_counts *= 0.5 ** (len(classes) / CLASS_HALF_LIFE_EXAMPLES)
+        self._class_counts += np.bincount(classes, minlength=len(self._class_counts))
+        each = self.class_weights()[classes].astype(np.float32)
+        return each if weights is None else each * weights
+
+    def _shift(self) -> Floats:
+        """(K,) by how much the logits of the balanced stream lie above the stream's own."""
+        shift = np.log(self.class_weights())
+        shift = shift[1:] - shift[:1] if self._spec.task == "binary" else shift
+        return shift.astype(np.float32)
+
+    def class_weights(self) -> NDArray[np.float64]:
+        """w_c (classes,): what an example of each class weighs now, if ``balanced``."""
+        counts = self._class_counts
+        found: NDArray[np.float64] = np.minimum(counts.sum() / (len(counts) * counts), CLASS_WEIGHT_CAP)
+        return found
+
     def set_reference(self, theta: Floats | None) -> None:
         self._reference = None if theta is None else torch.from_numpy(theta.copy())
+
+    def reference(self) -> Floats | None:
+        return None if self._reference is None else self._reference.numpy().copy()
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """From the next step on; what the optimiser remembers stays."""
@@ -115,13 +161,20 @@ class TorchLearner:
         theta: Floats = self._theta.detach().numpy().copy()
         return theta
 
+    def set_parameters(self, theta: Floats) -> None:
+        with torch.no_grad():
+            self._theta.copy_(torch.from_numpy(theta))
+
     def serving_parameters(self) -> Floats:
         theta = self.parameters()
         if self._spec.task == "regression":
-            std, mean = self._target_scaler.std[0], self._target_scaler.mean[0]
-            last = parameter_shapes(self._spec)[list(parameter_shapes(self._spec))[-2]][1]
-            theta[-last - 1 :] *= std
-            theta[-1] += mean
+            shapes = parameter_shapes(self._spec)
+            parts = split(theta, shapes)
+            for name in output_parts(shapes):
+                parts[name] *= self._target_scaler.std[0]
+            theta[-1] += self._target_scaler.mean[0]  # the last layer's bias
+        elif self._balanced:
+            theta[-self._spec.outputs :] -= self._shift()
         return theta
 
     def state(self) -> Arrays:
@@ -130,19 +183,47 @@ class TorchLearner:
             arrays["reference"] = self._reference.numpy().copy()
         optimiser = self._optimiser.state.get(self._theta, {})
         slots = {k: v.numpy().copy() for k, v in optimiser.items() if v is not None}
-        name = f"optimiser.{self._spec.optimiser.name}"
-        return arrays | prefixed(name, slots) | prefixed("target", self._target_scaler.state())
+        if self._balanced:
+            arrays["class_counts"] = self._class_counts.copy()
+        return arrays | prefixed(self._slots_name, slots) | prefixed("target", self._target_scaler.state())
+
+    @property
+    def _slots_name(self) -> str:
+        """Of the optimiser with its settings: another's memory would not fit."""
+        name, settings = self._spec.optimiser.name, self._spec.optimiser.settings
+        return f"optimiser.{name}" + (json.dumps(settings, sort_keys=True) if settings else "")
 
     def load(self, state: Arrays) -> None:
         with torch.no_grad():
             self._theta.copy_(torch.from_numpy(np.array(state["theta"])))
         self.set_reference(state["reference"].astype(np.float32) if "reference" in state else None)
-        mine = under(f"optimiser.{self._spec.optimiser.name}", state)  # another optimiser's would not fit
+        if "class_counts" in state:
+            self._class_counts = state["class_counts"].astype(np.float64)
+        mine = under(self._slots_name, state)
         slots = {k: torch.from_numpy(np.array(v)) for k, v in mine.items()}
         self._optimiser = self._fresh_optimiser()
         if slots:
             self._optimiser.state[self._theta] = slots
         self._target_scaler.load(under("target", state))
+
+
+def optimiser_of(wanted: Optimiser, theta: Tensor, learning_rate: float) -> torch.optim.Optimizer:
+    """torch's optimiser of that name over theta (P,).
+
+    Raises:
+        SpecError: it knows no such setting, or refuses its value.
+    """
+    kind = next(c for c in vars(torch.optim).values() if getattr(c, "__name__", "").lower() == wanted.name)
+    known = [name for name in inspect.signature(kind).parameters if name not in _NOT_SETTINGS]
+    for name in wanted.settings.keys() - set(known):
+        near = get_close_matches(name, known, n=1)
+        meant = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(known)}"
+        raise SpecError(f"optimiser.settings.{name} is unknown to {wanted.name}, {meant}")
+    try:
+        made: torch.optim.Optimizer = kind([theta], lr=learning_rate, **wanted.settings)
+    except (ValueError, TypeError, IndexError) as error:
+        raise SpecError(f"optimiser.settings: {wanted.name} refuses {dict(wanted.settings)}: {error}") from error
+    return made
 
 
 def _views(theta: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:

@@ -191,11 +191,13 @@ _ADD = {
 
 
 def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from models import learners
     from models.torch_learner import use_one_thread
     from stream_app import agents
     from stream_app.seed import Seeder
     from stream_app.topics import connect, create_topics
 
+    learners.make(spec)  # what no learner takes ends here, before there are topics
     connect(args.bootstrap_servers)
     use_one_thread()
     create_topics(

@@ -41,7 +41,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record of the decisions topic (JSON)."""
 
     kind: str
-    """drift | tuned | promoted | kept | quantised | reseeded"""
+    """drift | recalled | tuned | promoted | kept | quantised | reseeded"""
     at_s: float
     """Wall clock, seconds since the epoch."""
     version: int

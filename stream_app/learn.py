@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.drift import Drift, DriftWatch
 from models.features import FeatureEncoder, Raw
 from models.learner import Floats, Ints, Learner
+from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 from stream_app.decode import BadRecord, Decoder, Event, Record
@@ -26,7 +27,7 @@ from stream_app.score import Prequential
 
 COUNTS = (
     *("events", "learned", "dead_letters", "expired", "orphans", "ignored"),
-    *("drifts", "lost_predictions", "skipped_steps"),
+    *("drifts", "recalls", "lost_predictions", "skipped_steps"),
 )
 
 
@@ -67,6 +68,7 @@ class Taken(NamedTuple):
     bad: list[BadRecord]
     steps: list[Step]
     drifts: list[Drift]
+    recalls: list[Recall]
     gap_at: int | None = None
     """The fetch began at this offset, beyond the expected one; nothing was taken."""
 
@@ -97,6 +99,7 @@ class Core:
         self.encoder = FeatureEncoder(spec)
         self.score = Prequential(spec.task, len(spec.label.classes))
         self.drift = DriftWatch(spec.drift.delta)
+        self.references = References(spec.task, spec.blend.remembered if spec.blend.kind != "none" else 0)
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.reference: str | None = None
@@ -107,7 +110,7 @@ class Core:
 
     def take(self, partition: int, records: Sequence[Record]) -> Taken:
         """Let the records take effect, each exactly once (rule 6: only at exactly the expected offset)."""
-        out = Taken([], [], [], [])
+        out = Taken([], [], [], [], [])
         state = self.partitions.get(partition)
         if state is None:
             return out
@@ -199,6 +202,7 @@ class Core:
         said = self._score(pairs, target)
         self._watch(said, target, out)
         x = self.encoder.standardise(dense)
+        self._recall(x, categories, target, out)
         skipped = self.learner.skipped_steps
         self.learner.learn(x, categories, target)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
@@ -221,8 +225,28 @@ class Core:
             out.drifts.append(drift)
             self.counts["drifts"] += 1
             if drift.worse:  # a stale reference is a bias: released until a fresh one exists
-                self.learner.set_reference(None)
-                self.reference = None
+                self._release()
+
+    def _release(self) -> None:
+        """Nothing pulls any more; what did is kept, should its stream come back."""
+        theta = self.learner.reference()
+        if theta is not None:
+            self.references.keep(theta)
+        self.learner.set_reference(None)
+        self.reference = None
+
+    def _recall(self, x: Floats, categories: Ints, target: Floats, out: Taken) -> None:
+        """Go back to a past reference that does clearly better on what is about to be learned."""
+        recall = self.references.recall(self.learner, x, categories, target)
+        if recall is None:
+            return
+        self._release()
+        self.learner.set_parameters(recall.theta)
+        self.learner.set_reference(recall.theta)
+        out.recalls.append(recall)
+        self.counts["recalls"] += 1
+        self.reference = f"recalled-at-{self.counts['learned']}"
+        self.drift = DriftWatch(self.spec.drift.delta)  # the errors before it were another model's
 
     def _tracked(self, target: Floats) -> NDArray[np.float64]:
         if self.spec.task == "multiclass":
@@ -266,6 +290,7 @@ class Core:
             prefixed("features", self.encoder.state())
             | prefixed("score", self.score.state())
             | prefixed("learner", self.learner.state())
+            | prefixed("references", self.references.state())
             | {"core.last_target": np.array([self._last_target])}
         )
 
@@ -274,6 +299,7 @@ class Core:
         self.encoder.load(under("features", arrays))
         self.score.load(under("score", arrays))
         self.learner.load(under("learner", arrays))
+        self.references.load(under("references", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}

@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from models.features import FeatureEncoder
-from models.runtime import Session
+from models.runtime import Runs, Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
 from stream_app import artefacts, kafka_clients
@@ -55,7 +55,7 @@ class LiveModel:
     envelope: Envelope
     spec: ModelSpec
     encoder: FeatureEncoder
-    session: Session
+    session: Runs
     newest_s: float
     """Event time of the newest label it has learned from; 0 before the first."""
     prior_only: bool
@@ -140,10 +140,21 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
         envelope=envelope,
         spec=spec,
         encoder=encoder,
-        session=Session(arrays["serving.onnx"].tobytes()),
+        session=_session(spec, encoder, arrays),
         newest_s=_newest_s(learned, envelope),
         prior_only=_prior_only(spec, learned),
     )
+
+
+def _session(spec: ModelSpec, encoder: FeatureEncoder, arrays: Arrays) -> Runs:
+    """What answers: the version's graph; a River estimator itself."""
+    if spec.learner.kind != "river":
+        return Session(arrays["serving.onnx"].tobytes())
+    from models.river_learner import Direct, RiverLearner  # only a server that meets one loads River
+
+    learner = RiverLearner(spec)
+    learner.load(under("learner", arrays))
+    return Direct(encoder, learner)
 
 
 def _newest_s(learned: Arrays, envelope: Envelope) -> float:

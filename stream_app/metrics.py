@@ -20,7 +20,7 @@ from stream_app.modellog import Variant
 from stream_app.status import Status
 
 DEFAULT_LISTEN = "127.0.0.1:9464"
-DECISION_KINDS = ("drift", "tuned", "promoted", "kept", "quantised", "reseeded")
+DECISION_KINDS = ("drift", "recalled", "tuned", "promoted", "kept", "quantised", "reseeded")
 """Shown from the start, at 0: a rate needs a first value."""
 
 Key = tuple[str, ...]
@@ -34,6 +34,7 @@ _COUNTERS = {
     "orphans": ("orphans", "Labels whose example did not come in time."),
     "ignored": ("ignored", "Repeated features and labels, passed over."),
     "drifts": ("drifts", "Changes of the error rate that were noticed."),
+    "recalls": ("recalls", "Past references that were taken up again."),
     "lost_predictions": ("lost_predictions", "Predictions that recovery had to make again."),
     "skipped_steps": ("skipped_steps", "Steps not taken because their gradient was not finite."),
 }

@@ -9,9 +9,9 @@ from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from models import learners
 from models.snapshot import Arrays
 from models.spec import ModelSpec, signature
-from models.torch_learner import TorchLearner
 from stream_app import failpoints, replay, versions
 from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.events import DeadLetter, Topics
@@ -102,7 +102,7 @@ class Seeder:
 
     def _core(self, hyper: Hyper | None = None) -> Core:
         rates = (hyper.learning_rate, hyper.half_life_events) if hyper else (None, None)
-        return Core(self.spec, TorchLearner(self.spec, learning_rate=rates[0], half_life_events=rates[1]))
+        return Core(self.spec, learners.make(self.spec, learning_rate=rates[0], half_life_events=rates[1]))
 
     def _say_hyper(self, head: Envelope) -> None:
         optimiser, blend, mine = self.spec.optimiser, self.spec.blend, head.hyper

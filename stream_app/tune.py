@@ -13,24 +13,24 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kafka.errors import KafkaError
 
+from models import learners
 from models.learner import Learner
 from models.measure import mean_loss
 from models.search import RandomSearch, Search
 from models.snapshot import Arrays, under
 from models.spec import ModelSpec
-from models.torch_learner import TorchLearner
 from stream_app import replay, versions
 from stream_app.decisions import DecisionWriter
 from stream_app.errors import EpochError, StreamAppError, TopicError
 from stream_app.events import Topics
 from stream_app.learn import Core, Step
 from stream_app.logclient import LogClient
-from stream_app.modellog import Envelope
+from stream_app.modellog import Envelope, Hyper
 from stream_app.predictions import Trail
 from stream_app.registry import Registry
 
@@ -233,7 +233,9 @@ class Tuner:
         end = next((e for _, e in self._log.fold.history if e.epoch == head.epoch and e.labels >= full), head)
         window = self._walked(challenger, end)  # not to the head: every trial replays it
         log.info("round %d: trials replay %d labels", self.rounds + 1, sum(len(s.target) for s in window))
-        best, losses = self._search(base, window)
+        best, losses = search(
+            self._spec, base.arrays, base.envelope.hyper, window, round_=self.rounds, mind_stop=self._mind_stop
+        )
         self.rounds += 1
         log.info("round %d: best loss %.5f, incumbent's %.5f; its shadow begins", self.rounds, best.loss, losses[0])
         self._decisions.decide(
@@ -261,44 +263,6 @@ class Tuner:
             self._mind_stop()
             steps.append(step)
         return steps
-
-    def _search(self, base: Base, window: Sequence[Step]) -> tuple[Trial, list[float]]:
-        """The trial that the search calls best, and the losses of all, that of what is in use now first."""
-        tuning, incumbent = self._spec.tuning, base.envelope.hyper
-        search: Search = RandomSearch(
-            {"learning_rate": tuning.learning_rate, "half_life_events": tuning.half_life_events},
-            tuning.seed + self.rounds,
-            incumbent={
-                "learning_rate": incumbent.learning_rate,
-                "half_life_events": incumbent.half_life_events,
-            },
-        )
-        best: Trial | None = None
-        losses = []
-        for _ in range(tuning.trials):
-            candidate = search.ask()
-            trial = self._try(base, window, candidate["learning_rate"], candidate["half_life_events"])
-            search.tell(candidate, trial.loss)
-            losses.append(trial.loss)
-            if best is None or search.best == (candidate, trial.loss):
-                best = trial  # the others' networks are let go
-        assert best is not None
-        return best, losses
-
-    def _try(self, base: Base, window: Sequence[Step], learning_rate: float, half_life_events: float) -> Trial:
-        learner = TorchLearner(self._spec, learning_rate=learning_rate, half_life_events=half_life_events)
-        learner.load(under("learner", base.arrays))
-        learner.set_learning_rate(learning_rate)
-        if "learner.reference" not in base.arrays:
-            learner.set_reference(learner.parameters())
-        loss, labels = 0.0, 0
-        for step in window:
-            self._mind_stop()
-            loss += len(step.target) * mean_loss(self._spec.task, learner.predict(step.x, step.categories), step.target)
-            labels += len(step.target)
-            learner.learn(step.x, step.categories, step.target)
-        mean = loss / max(1, labels)
-        return Trial(learning_rate, half_life_events, mean if math.isfinite(mean) else math.inf, learner)
 
     def _shadow(self, challenger: Challenger, epoch: int) -> bool:
         """Walk behind the head until enough labels were compared; True if the challenger won."""
@@ -350,6 +314,64 @@ class Tuner:
             raise Stopped
 
 
+def search(
+    spec: ModelSpec,
+    arrays: Arrays,
+    incumbent: Hyper,
+    window: Sequence[Step],
+    *,
+    round_: int,
+    mind_stop: Callable[[], None],
+) -> tuple[Trial, list[float]]:
+    """The trial that the search calls best, and the losses of all, that of what is in use now first.
+
+    Args:
+        spec: its ``tuning`` says what is tried.
+        arrays: the core's state from which every trial begins.
+        incumbent: what is in use there; the first trial.
+        window: what it replays.
+        round_: another one draws other candidates.
+        mind_stop: called between steps; what it raises leaves the search.
+    """
+    tuning = spec.tuning
+    searched: Search = RandomSearch(
+        {"learning_rate": tuning.learning_rate, "half_life_events": tuning.half_life_events},
+        tuning.seed + round_,
+        incumbent={
+            "learning_rate": incumbent.learning_rate,
+            "half_life_events": incumbent.half_life_events,
+        },
+    )
+    best: Trial | None = None
+    losses = []
+    for _ in range(tuning.trials):
+        candidate = searched.ask()
+        learner = learners.make(spec, **candidate)
+        trial = _tried(spec, learner, arrays, window, mind_stop)
+        searched.tell(candidate, trial.loss)
+        losses.append(trial.loss)
+        if best is None or searched.best == (candidate, trial.loss):
+            best = trial  # the others' networks are let go
+    assert best is not None
+    return best, losses
+
+
+def _tried(
+    spec: ModelSpec, learner: Learner, arrays: Arrays, window: Sequence[Step], mind_stop: Callable[[], None]
+) -> Trial:
+    learner.load(under("learner", arrays))
+    if "learner.reference" not in arrays:
+        learner.set_reference(learner.parameters())
+    loss, labels = 0.0, 0
+    for step in window:
+        mind_stop()
+        loss += len(step.target) * mean_loss(spec.task, learner.predict(step.x, step.categories), step.target)
+        labels += len(step.target)
+        learner.learn(step.x, step.categories, step.target)
+    mean = loss / max(1, labels)
+    return Trial(learner.learning_rate, learner.half_life_events, mean if math.isfinite(mean) else math.inf, learner)
+
+
 def _duel(challenger: Challenger) -> dict[str, float | int | str | bool | None]:
     own, said = challenger.losses
     hyper = challenger.core.hyper()
@@ -362,9 +384,9 @@ def _duel(challenger: Challenger) -> dict[str, float | int | str | bool | None]:
     }
 
 
-def _learner(spec: ModelSpec, envelope: Envelope) -> TorchLearner:
+def _learner(spec: ModelSpec, envelope: Envelope) -> Learner:
     hyper = envelope.hyper
-    return TorchLearner(spec, learning_rate=hyper.learning_rate, half_life_events=hyper.half_life_events)
+    return learners.make(spec, learning_rate=hyper.learning_rate, half_life_events=hyper.half_life_events)
 
 
 def run(tuner: Tuner, stop: threading.Event) -> None:

@@ -19,7 +19,7 @@ from stream_app.registry import Registry
 
 FOLDER, SUFFIX = "versions", ".safetensors"
 SERVING = "serving.onnx"
-"""Name of a version's array (uint8, 1-D) that is the graph servers run."""
+"""Name of a version's array (uint8, 1-D) that is the graph servers run; kind river has none."""
 
 
 class Snapshot(NamedTuple):
@@ -65,8 +65,6 @@ def write(
     created_s: float,
 ) -> tuple[Envelope, bytes]:
     """Make a snapshot durable; returns its envelope and the artefact's bytes. Not announced yet."""
-    scaler = under("features.scaler", taken.arrays)
-    onnx = to_onnx(spec, taken.theta, *_scale(scaler))
     draft = Envelope(
         id="",
         number=parent.number + 1 if parent else 1,
@@ -89,8 +87,7 @@ def write(
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.
     texts = {"spec": to_json(spec), "envelope": json.dumps(msgspec.to_builtins(draft, str_keys=True))}
-    arrays = taken.arrays | {SERVING: np.frombuffer(onnx, dtype=np.uint8)}
-    data = pack(arrays, texts)
+    data = pack(taken.arrays | _serving(spec, taken), texts)
     artefact = registry.write(FOLDER, SUFFIX, data)
     envelope = msgspec.structs.replace(
         draft,
@@ -100,6 +97,14 @@ def write(
         size_bytes=artefact.size_bytes,
     )
     return envelope, data
+
+
+def _serving(spec: ModelSpec, taken: Snapshot) -> Arrays:
+    """The graph that servers run, for a learner that has one; a River estimator answers itself."""
+    if spec.learner.kind == "river":
+        return {}
+    onnx = to_onnx(spec, taken.theta, *_scale(under("features.scaler", taken.arrays)))
+    return {SERVING: np.frombuffer(onnx, dtype=np.uint8)}
 
 
 def _scale(scaler: Arrays) -> tuple[Any, Any]:

@@ -215,6 +215,8 @@ class Worker:
             await self._send_letter(partition, bad)
         for drift in taken.drifts:
             await self._decide("drift", drift.evidence())
+        for recall in taken.recalls:
+            await self._decide("recalled", recall.evidence())
 
     async def _send_letter(self, partition: int, bad: BadRecord) -> None:
         topic, reason, value = self._topics.events, bad.reason[:KEEP_REASON_CHARACTERS], bad.value[:KEEP_LETTER_BYTES]

@@ -37,6 +37,7 @@ _TITLES = {"auc": "AUC", "log_loss": "log-loss", "macro_f1": "macro-F1", "mae": 
 }
 _STYLES = {
     "drift": "yellow",
+    "recalled": "yellow",
     "tuned": "cyan",
     "promoted": "bold green",
     "quantised": "magenta",

@@ -1,5 +1,8 @@
 """The pull toward the reference: what it should do, and what the printed form does instead."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -84,6 +87,103 @@ def test_on_a_quadratic_the_pull_never_makes_proximal_diverge(lam: float, eta_cu
     assert -1e-6 <= theta <= ref + 1e-6
 
 
+def on_quadratic(kind: Kind, a: float, lam: float, n: int, *, theta: float = 3.0, ref: float = 4.0) -> float:
+    """After n steps on a quadratic whose optimum is 1, a = eta h."""
+    for _ in range(n):
+        theta = blended(kind, before=theta, stepped=theta - a * (theta - 1.0), reference=ref, lam=lam)
+    return theta
+
+
+REGIONS: dict[Kind, Callable[[float], tuple[float, float]]] = {
+    "none": lambda lam: (0.0, 2.0),
+    "proximal": lambda lam: (-lam / (1 - lam), 1 + 1 / (1 - lam)),
+    "explicit": lambda lam: (-lam, 2 - lam),
+    "literal": lambda lam: (0.0, 2.0),
+}
+"""Of a = eta h, where each form converges on a quadratic."""
+
+FIXED: dict[Kind, Callable[[float, float], float]] = {
+    "none": lambda a, lam: 1.0,
+    "proximal": lambda a, lam: 1.0 + lam * 3.0 / (lam + a - lam * a),
+    "explicit": lambda a, lam: 1.0 + lam * 3.0 / (lam + a),
+    "literal": lambda a, lam: 1.0 + lam * 4.0 / a,
+}
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(lam=st.floats(0.01, 0.9), share=st.floats(0.02, 0.98))
+def test_within_its_region_each_form_converges_to_its_fixed_point(kind: Kind, lam: float, share: float) -> None:
+    low, high = REGIONS[kind](lam)
+    a = low + share * (high - low)
+    assert on_quadratic(kind, a, lam, 2_000) == pytest.approx(FIXED[kind](a, lam), rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", REGIONS)
+@settings(deadline=None, derandomize=True, max_examples=50)
+@given(lam=st.floats(0.01, 0.9), beyond=st.floats(0.01, 1.0), above=st.booleans())
+def test_outside_its_region_each_form_diverges(kind: Kind, lam: float, beyond: float, above: bool) -> None:
+    low, high = REGIONS[kind](lam)
+    a = high + beyond if above else low - beyond
+    near, far = (abs(on_quadratic(kind, a, lam, n) - FIXED[kind](a, lam)) for n in (20, 1_000))
+    assert far > 2 * near or far > 1e12 or math.isnan(far)
+
+
+def test_the_proximal_region_holds_the_optimisers_own_and_the_explicit_does_not() -> None:
+    assert abs(on_quadratic("proximal", 1.95, 0.2, 2_000)) < 4
+    assert abs(on_quadratic("none", 1.95, 0.2, 2_000)) < 4
+    assert abs(on_quadratic("explicit", 1.95, 0.2, 2_000)) > 1e6
+
+
+@settings(deadline=None, derandomize=True)
+@given(numbers, st.floats(0.01, 10.0), st.floats(0.001, 1.0), st.floats(1e-3, 10.0))
+def test_on_a_quadratic_proximal_minimises_its_model_plus_the_pull(
+    theta: float, curvature: float, eta: float, rho: float
+) -> None:
+    """f = h/2 x^2 at theta: nothing beats what it gives in  f'(theta) x + (x - theta)^2 / 2 eta + rho/2 (x - 4)^2."""
+    slope = curvature * theta
+    stepped, lam = theta - eta * slope, eta * rho / (1 + eta * rho)
+    got = blended("proximal", before=theta, stepped=stepped, reference=4.0, lam=lam)
+
+    def derivative(x: float) -> float:
+        return slope + (x - theta) / eta + rho * (x - 4.0)
+
+    scale = abs(slope) + (abs(theta) + abs(got)) / eta + rho * (abs(got) + 4.0)
+    assert derivative(got) == pytest.approx(0.0, abs=1e-9 * scale)
+
+
+def logistic(kind: Kind, n: int) -> tuple[float, float, float]:
+    """Accuracy, log-loss and norm after n pulled steps, from the optimum, on labels of which every tenth is wrong."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 2))
+    y = ((x @ [1.5, -1.0] > 0) ^ (rng.random(400) < 0.1)).astype(float)
+
+    def step(theta: Floats) -> Floats:
+        p = 1 / (1 + np.exp(-np.clip(x @ theta, -500, 500)))
+        return np.asarray(theta - 0.5 * x.T @ (p - y) / len(y))
+
+    theta = np.zeros(2)
+    for _ in range(500):
+        theta = step(theta)
+    optimum = theta
+    for _ in range(n):
+        theta = blended(kind, before=theta, stepped=step(theta), reference=optimum, lam=0.05)
+    margins = np.where(y == 1, 1, -1) * (x @ theta)
+    return float(np.mean(margins > 0)), float(np.mean(np.logaddexp(0, -margins))), float(np.linalg.norm(theta))
+
+
+def test_the_literal_forms_log_loss_explodes_while_its_accuracy_looks_fine() -> None:
+    (accuracy, loss, norm), (literal_accuracy, literal_loss, literal_norm) = (
+        logistic(kind, 2_000) for kind in ("proximal", "literal")
+    )
+    assert accuracy > 0.88
+    assert literal_accuracy == pytest.approx(accuracy, abs=0.01)
+    assert loss < 0.45
+    assert literal_loss > 10 * loss
+    assert literal_norm > 50 * norm
+    assert logistic("literal", 4_000)[2] > 1.8 * literal_norm, "and there is no end to it"
+
+
 def test_explicit_pulls_from_where_the_gradient_was() -> None:
     got = blended("explicit", before=THETA, stepped=THETA - 1.0, reference=REF, lam=0.25)
     assert np.allclose(got, THETA - 1.0 + 0.25 * (REF - THETA))
@@ -119,6 +219,17 @@ def test_after_the_half_life_half_of_the_distance_is_left() -> None:
 def test_so_many_steps_pull_as_far_as_one_that_stands_for_all(half_life: float, events: int, tau: int) -> None:
     together = strength(half_life, tau * events)
     assert together == pytest.approx(1 - (1 - strength(half_life, events)) ** tau, rel=1e-6, abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["proximal", "explicit"])
+@settings(deadline=None, derandomize=True)
+@given(half_life=st.floats(10.0, 1e6), events=st.integers(1, 5_000), tau=st.integers(1, 20))
+def test_where_the_gradient_is_zero_so_many_pulls_are_one_that_stands_for_all(
+    kind: Kind, half_life: float, events: int, tau: int
+) -> None:
+    apart = steps(kind, THETA, lam=strength(half_life, events), n=tau)
+    together = steps(kind, THETA, lam=strength(half_life, tau * events), n=1)
+    assert apart == pytest.approx(together, rel=1e-9, abs=1e-9)
 
 
 @settings(deadline=None, derandomize=True)

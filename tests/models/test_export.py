@@ -1,16 +1,20 @@
 """The graph says what the network says; also the small specs and rows that other tests use."""
 
 import time
+from typing import Any
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
 
 from models.export import to_onnx
+from models.features import FeatureEncoder
 from models.runtime import Session
 from models.shapes import dense_columns, parameter_shapes, split
 from models.spec import Categorical, Features, Label, Learner, ModelSpec, Numeric, Rates
+from models.torch_learner import TorchLearner
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -45,7 +49,7 @@ def parameters_of(spec: ModelSpec, rng: np.random.Generator) -> tuple[Floats, Fl
     """theta (P,), mean and std (N + R,)."""
     parts = []
     for name, shape in parameter_shapes(spec).items():
-        size = 1.0 / np.sqrt(shape[1]) if name.endswith(".weight") else 0.3
+        size = 1.0 / np.sqrt(max(1, shape[1])) if name.endswith(".weight") else 0.3
         parts.append(rng.normal(0, size, shape).astype(np.float32).ravel())
     columns = dense_columns(spec)
     mean = rng.normal(0, 10, columns).astype(np.float32)
@@ -71,10 +75,13 @@ def plain_forward(
     missing = np.isnan(numeric[:, : len(spec.features.numeric)])
     embedded = [p[f"embed.{n}"][categories[:, i]] for i, n in enumerate(spec.features.categorical)]
     h = np.concatenate([np.nan_to_num(z, nan=0.0), missing, *embedded], axis=1)
-    depth = sum(name.endswith(".weight") for name in p)
+    depth = sum(name.startswith("layer") for name in p) // 2
     for i in range(depth):
         h = h @ p[f"layer{i}.weight"].T + p[f"layer{i}.bias"]
         h = np.maximum(h, 0) if i < depth - 1 else h
+    if spec.learner.network == "wide_deep":
+        h = h + np.concatenate([np.nan_to_num(z, nan=0.0), missing], axis=1) @ p["wide_x.weight"].T
+        h = h + sum(p[f"wide.{n}"][categories[:, i]] for i, n in enumerate(spec.features.categorical))
     if spec.task == "binary":
         return np.asarray(1 / (1 + np.exp(-h)))
     if spec.task == "multiclass":
@@ -96,6 +103,12 @@ SPECS = {
     "rates only": spec_of(numeric=0, dims=()),
     "categoricals only": spec_of(numeric=0, rates=False),
     "no hidden layer": spec_of(hidden=()),
+    "wide and deep": spec_of(network="wide_deep"),
+    "wide and deep, multiclass": spec_of("multiclass", network="wide_deep", dims=(2, 3, 2)),
+    "wide and deep, regression": spec_of("regression", network="wide_deep"),
+    "wide and deep, one categorical": spec_of(network="wide_deep", dims=(3,)),
+    "wide and deep, no categoricals": spec_of(network="wide_deep", dims=()),
+    "wide and deep, categoricals only": spec_of(network="wide_deep", numeric=0, rates=False),
 }
 
 
@@ -115,6 +128,26 @@ def test_scores_equal_a_plain_forward_pass(spec: ModelSpec, rows: int) -> None:
     assert scores.shape == (rows, spec.outputs)
     wanted = plain_forward(spec, theta, mean, std, numeric, categories)
     np.testing.assert_allclose(scores, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+@pytest.mark.parametrize("network", ["linear", "mlp", "wide_deep"])
+@pytest.mark.parametrize("class_weights", ["none", "balanced"])
+def test_scores_equal_those_of_the_learner(task: str, network: Any, class_weights: Any) -> None:
+    """What is served is what the worker answers, whatever was folded into the parameters."""
+    network = Learner(hidden=(8,), network=network, class_weights="none" if task == "regression" else class_weights)
+    spec, rng = msgspec.structs.replace(spec_of(task), learner=network), np.random.default_rng(1)
+    learner, encoder = TorchLearner(spec), FeatureEncoder(spec)
+    columns = dense_columns(spec)
+    for _ in range(20):
+        numeric, categories = rows_of(spec, rng, 32, np.full(columns, 7, np.float32), np.full(columns, 3, np.float32))
+        encoder.scaler.observe(numeric)
+        x = encoder.standardise(numeric)
+        target = {"binary": x[:, 0] > 1, "multiclass": np.digitize(x[:, 0], [0, 1]), "regression": 50 + 9 * x[:, 0]}
+        learner.learn(x, categories, target[task].astype(np.float32))
+    mean, std = (a.astype(np.float32) for a in (encoder.scaler.mean, encoder.scaler.std))
+    session = Session(to_onnx(spec, learner.serving_parameters(), mean, std))
+    np.testing.assert_allclose(session.run(numeric, categories), learner.predict(x, categories), rtol=1e-4, atol=1e-5)
 
 
 def test_a_row_of_nothing_but_missing_values_is_scored() -> None:

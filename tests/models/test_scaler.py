@@ -163,3 +163,17 @@ def test_state_is_a_copy_and_rows_are_not_touched() -> None:
     scaler.scale(x)
     np.testing.assert_array_equal(x, kept)
     np.testing.assert_array_equal(state["n"], n)
+
+
+def test_growing_adds_columns_that_have_seen_nothing_and_leaves_the_others() -> None:
+    x, scaler = rows_of(0, 200), scaler_of(rows_of(0, 200))
+    grown = scaler_of(x)
+    grown.grow(5)
+    wide = np.concatenate([x, np.full((200, 2), np.nan, np.float32)], axis=1)
+    assert np.array_equal(grown.scale(wide)[:, :3], scaler.scale(x))
+    assert grown.n[3:].tolist() == [0.0, 0.0]
+    wide[:, 3:] = x[:, :2]
+    grown.observe(wide)
+    assert grown.mean[3:] == pytest.approx(scaler.mean[:2])
+    with pytest.raises(ValueError, match="columns is 2, wanted at least the 5 there are"):
+        grown.grow(2)

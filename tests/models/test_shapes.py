@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 
 from models.features import FeatureEncoder
-from models.shapes import dense_columns, parameter_count, parameter_shapes, rate_cells, rate_columns, split
+from models.shapes import (
+    dense_columns,
+    output_parts,
+    parameter_count,
+    parameter_shapes,
+    rate_cells,
+    rate_columns,
+    split,
+)
 from models.spec import Categorical, Features, Label, Learner, ModelSpec, Numeric, Rates
 
 
@@ -57,6 +65,21 @@ def test_a_linear_model_has_one_layer_whatever_is_hidden() -> None:
     assert [n for n in shapes if n.startswith("layer")] == ["layer0.weight", "layer0.bias"]
     assert shapes["layer0.weight"] == (1, 14)
     assert parameter_count(shapes) == 8 * 3 + 4 * 1 + 14 + 1
+
+
+def test_wide_and_deep_has_a_weight_per_category_and_column_beside_the_layers() -> None:
+    shapes = parameter_shapes(spec_of("multiclass", network="wide_deep"))
+    wide = {name: shape for name, shape in shapes.items() if name.startswith("wide")}
+    assert wide == {"wide.c": (8, 3), "wide.d": (4, 3), "wide_x.weight": (3, 22)}
+    assert {n: s for n, s in shapes.items() if n not in wide} == parameter_shapes(spec_of("multiclass"))
+
+
+@pytest.mark.parametrize("network", ["linear", "mlp", "wide_deep"])
+def test_outputs_are_linear_in_the_last_layer_and_in_what_is_wide(network: str) -> None:
+    found = output_parts(parameter_shapes(spec_of(network=network)))
+    last = 0 if network == "linear" else 2
+    wide = ["wide.c", "wide.d", "wide_x.weight"] if network == "wide_deep" else []
+    assert found == [f"layer{last}.weight", f"layer{last}.bias", *wide]
 
 
 def test_parts_lie_one_after_the_other_and_share_memory() -> None:

@@ -17,6 +17,7 @@ from models.spec import (
     from_json,
     parse_spec,
     read_spec,
+    river_stages,
     signature,
     to_json,
 )
@@ -175,6 +176,22 @@ WRONG_VALUES = [
         "line 27: features.rates.slots is 1, wanted a whole number from 2",
     ),
     ("[64, 32]", "[]", "line 30: learner.hidden is [], wanted at least one layer for network mlp"),
+    (
+        "hidden = [64, 32]",
+        'network = "wide_deep"\nhidden = []',
+        "line 31: learner.hidden is [], wanted at least one layer for network wide_deep",
+    ),
+    ("[optimiser]", '[optimiser]\nname = "lbfgs"', 'line 33: optimiser.name is "lbfgs", wanted one of adadelta, '),
+    (
+        "[optimiser]",
+        '[optimiser]\nsettings.momentum = "much"',
+        'line 33: optimiser.settings.momentum is "much", wanted a number, a list of numbers, true or false',
+    ),
+    (
+        "[learner]",
+        "[blend]\nremembered = 17\n[learner]",
+        "line 30: blend.remembered is 17, wanted a whole number from 0",
+    ),
     ("[64, 32]", "[64, 0]", "line 30: learner.hidden is 0, wanted a whole number from 1 to 65536"),
     ("[64, 32]", "64", "line 30: learner.hidden is 64, wanted a list, each a whole number"),
     (
@@ -329,6 +346,13 @@ def test_a_linear_network_may_be_too_large_too() -> None:
     assert '20: learner.network is "linear", wanted at most 50000000 parameters in all' in problem(text)
 
 
+def test_values_have_no_classes_to_balance() -> None:
+    text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.numeric]\na = {}\n'
+    assert problem(f'{text}[learner]\nclass_weights = "balanced"\n') == (
+        'model.toml line 7: learner.class_weights is "balanced", wanted none for task regression'
+    )
+
+
 def test_a_linear_network_needs_no_layers() -> None:
     text = changed("hidden = [64, 32]", 'network = "linear"\nhidden = []')
     assert parse_spec(text, "model.toml").learner.hidden == ()
@@ -404,6 +428,7 @@ KEEPS = [
     ('name = "late"\ntask', 'name = "other"\ntask'),
     ("[learner]", "[learner]\nbatch_records = 64\nseed = 4"),
     ("[learner]", '[blend]\nkind = "none"\n[learner]'),
+    ("[optimiser]", "[optimiser]\nsettings = { amsgrad = true, betas = [0.8, 0.9], weight_decay = 0.1 }"),
 ]
 CHANGES = [
     (
@@ -428,6 +453,8 @@ CHANGES = [
         '[learner]\nnetwork = "linear"',
         "learner.network: head has mlp, spec has linear; ",
     ),
+    ("[learner]", '[learner]\nnetwork = "wide_deep"', "learner.network: head has mlp, spec has wide_deep"),
+    ("[learner]", '[learner]\nclass_weights = "balanced"', "learner.class_weights: head has none, spec has balanced"),
 ]
 
 
@@ -465,3 +492,83 @@ def test_the_signature_never_moves() -> None:
     """Written in every announcement: a change of it would orphan all heads."""
     features = msgspec.structs.replace(spec_of().features, numeric={"a": Numeric()})
     assert signature(spec_of(features=features)) == "28fe8f1cfa9cbd5c"
+
+
+# River --------------------------------------------------------------------------------------------
+
+TREE = "river.tree.HoeffdingAdaptiveTreeClassifier"
+RIVER = f"""
+name = "late"
+task = "binary"
+[label]
+name = "late"
+classes = ["no", "yes"]
+[features.numeric]
+distance = {{}}
+[learner]
+kind = "river"
+estimator = "{TREE}"
+settings = {{ grace_period = 50 }}
+[blend]
+kind = "none"
+[tuning]
+every_labels = 0
+[compression]
+kinds = []
+"""
+PIPELINE = """
+nominal = false
+pipeline = [
+    { estimator = "river.preprocessing.StandardScaler" },
+    { estimator = "river.linear_model.LogisticRegression", settings = { l2 = 0.1 } },
+]
+"""
+
+
+def test_a_river_estimator_or_pipeline_is_read() -> None:
+    spec = parse_spec(RIVER, "model.toml")
+    assert river_stages(spec.learner) == [(TREE, {"grace_period": 50})]
+    head, tail = RIVER.split(f'estimator = "{TREE}"\nsettings = {{ grace_period = 50 }}\n')
+    spec = parse_spec(head + PIPELINE + tail, "model.toml")
+    assert [path.rsplit(".")[-1] for path, _ in river_stages(spec.learner)] == ["StandardScaler", "LogisticRegression"]
+    assert spec.learner.pipeline[1].settings == {"l2": 0.1}
+    assert from_json(to_json(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('kind = "none"', "", 'blend.kind is "proximal", wanted none for learner.kind river, which has no parameters'),
+        ("every_labels = 0", "", "tuning.every_labels is 60000, wanted 0 for learner.kind river, whose settings are"),
+        (
+            "kinds = []",
+            'kinds = ["int8"]',
+            'compression.kinds is ["int8"], wanted [] for learner.kind river, which has',
+        ),
+        (f'estimator = "{TREE}"', "", 'learner.estimator is "", wanted either it or learner.pipeline for learner.kind'),
+        ("settings =", "pipeline = [{estimator = 'x'}]\nsettings =", 'learner.estimator is "river.tree.HoeffdingAdapt'),
+        ('kind = "river"', "", f'learner.estimator is "{TREE}", wanted none for learner.kind torch'),
+        ('kind = "river"', 'kind = "river"\nclass_weights = "balanced"', 'learner.class_weights is "balanced", wanted'),
+        (
+            TREE,
+            "os.system",
+            "learner.estimator is \"os.system\", wanted what River can make: 'os.system' is no path of",
+        ),
+        ("grace_period", "grace_periods", "has no setting 'grace_periods'; did you mean grace_period?"),
+        (TREE, "river.tree.HoeffdingTreeRegressor", "is no classifier, wanted one for task binary"),
+    ],
+)
+def test_what_river_cannot_do_here_is_refused(old: str, new: str, message: str) -> None:
+    assert old in RIVER
+    text = problem(RIVER.replace(old, new, 1))
+    assert text.startswith("model.toml")
+    assert message in text
+
+
+def test_settings_are_part_of_what_a_river_estimator_is() -> None:
+    spec, other = parse_spec(RIVER, ""), parse_spec(RIVER.replace("50", "60"), "")
+    assert signature(spec) != signature(other)
+    assert fit_problem(spec, other).startswith("learner.stages: head has [['river.tree.Hoeffding")
+    torch = parse_spec(TEXT, "")
+    assert "learner.kind: head has torch, spec has river" in fit_problem(spec, torch)
+    assert "learner.kind: head has river, spec has torch" in fit_problem(torch, spec)

@@ -1,6 +1,7 @@
 """The network that learns: its arithmetic against numpy, its memory across stops, its manners with bad numbers."""
 
-from typing import Any
+import inspect
+from typing import Any, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -9,14 +10,16 @@ from numpy.typing import NDArray
 
 from models import losses, nets
 from models.learner import Floats, Ints
+from models.measure import mean_loss
 from models.scaler import Scaler
 from models.shapes import parameter_count, parameter_shapes, split
 from models.snapshot import pack, unpack
-from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Optimiser
-from models.torch_learner import CLIP_NORM, TorchLearner
+from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Optimiser, SpecError
+from models.torch_learner import CLASS_WEIGHT_CAP, CLIP_NORM, TorchLearner
 
+NETWORKS = ("linear", "mlp", "wide_deep")
 TASKS = ("binary", "multiclass", "regression")
-OPTIMISERS = ("adam", "adamw", "sgd", "rmsprop", "adagrad")
+OPTIMISERS: tuple[str, ...] = get_args(get_type_hints(Optimiser)["name"])
 CLASSES: dict[str, tuple[int | str, ...]] = {"binary": (0, 1), "multiclass": ("x", "y", "z"), "regression": ()}
 
 Batch = tuple[Floats, Ints, Floats]
@@ -73,6 +76,10 @@ def plain_scores(spec: ModelSpec, theta: Floats, x: Floats, categories: Ints) ->
     for name in layers:
         h = h @ parts[f"{name}.weight"].T + parts[f"{name}.bias"]
         h = h if name == layers[-1] else np.maximum(h, 0.0)
+    if spec.learner.network == "wide_deep":
+        h = h + x @ parts["wide_x.weight"].T
+        for i, feature in enumerate(spec.features.categorical):
+            h = h + np.eye(len(parts[f"wide.{feature}"]))[categories[:, i]] @ parts[f"wide.{feature}"]  # one-hot
     if spec.task == "binary":
         return np.asarray(1 / (1 + np.exp(-h)))
     if spec.task == "multiclass":
@@ -82,7 +89,7 @@ def plain_scores(spec: ModelSpec, theta: Floats, x: Floats, categories: Ints) ->
 
 
 @pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("network", ["linear", "mlp"])
+@pytest.mark.parametrize("network", NETWORKS)
 def test_predictions_are_what_numpy_says(task: str, network: Any) -> None:
     spec = spec_of(task, learner=Learner(network=network, hidden=(6, 5)))
     learner = learned(spec)
@@ -139,7 +146,7 @@ def test_one_step_of_sgd_is_what_the_gradient_says() -> None:
     assert learner.parameters() == pytest.approx(before - 0.1 * gradient, abs=1e-6)
 
 
-@pytest.mark.parametrize("network", ["linear", "mlp"])
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize(("task", "first"), [("binary", 0.5), ("multiclass", 1 / 3), ("regression", 0.0)])
 def test_the_first_answer_is_neutral(task: str, first: float, network: Any) -> None:
     """Whatever a feature is called: 'weight' must not pass for a layer's."""
@@ -235,6 +242,195 @@ def test_the_learning_rate_counts_and_can_be_changed() -> None:
     assert moved[0.2] == pytest.approx(2 * moved[0.1], abs=1e-6)
 
 
+# Any optimiser -------------------------------------------------------------------------------------------
+
+
+def test_all_of_torchs_optimisers_are_offered_that_take_one_step_on_a_dense_vector() -> None:
+    found = set()
+    for name, kind in vars(torch.optim).items():
+        if inspect.isclass(kind) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer:
+            theta = torch.zeros(5)
+            theta.grad = torch.ones(5)
+            try:
+                kind([theta], lr=0.01).step()  # type: ignore[call-arg]
+            except (TypeError, ValueError, RuntimeError):
+                continue  # wants a closure (LBFGS), matrices (Muon), sparse gradients (SparseAdam)
+            found.add(name.lower())
+    assert found == set(OPTIMISERS)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("sgd", {"momentum": 0.9, "nesterov": True}),
+        ("adam", {"amsgrad": True, "betas": (0.8, 0.99)}),
+        ("rmsprop", {"centered": True, "momentum": 0.5}),
+        ("adagrad", {"initial_accumulator_value": 0.1}),
+        ("nadam", {"momentum_decay": 0.01, "weight_decay": 0.1}),
+    ],
+)
+def test_settings_reach_the_optimiser_and_its_memory_survives_a_stop(name: Any, settings: Any) -> None:
+    plain, spec = (
+        spec_of(optimiser=Optimiser(name=name, learning_rate=0.02, settings=given)) for given in ({}, settings)
+    )
+    steady, stopping = TorchLearner(spec), TorchLearner(spec)
+    for i in range(6):
+        resumed = TorchLearner(spec)
+        resumed.load(unpack(pack(stopping.state(), {}))[0])
+        stopping = resumed
+        steady.learn(*batch_of(seed=i))
+        stopping.learn(*batch_of(seed=i))
+        assert same(steady, stopping)
+    assert not np.array_equal(steady.parameters(), learned(plain, 6).parameters())
+
+
+def test_a_change_of_settings_keeps_what_was_learned() -> None:
+    """Adam without amsgrad remembers no maximum; what it remembers would not fit."""
+    old = learned(spec_of())
+    new = TorchLearner(spec_of(optimiser=Optimiser(settings={"amsgrad": True})))
+    new.load(old.state())
+    new.learn(*batch_of(seed=99))
+    assert np.isfinite(new.parameters()).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("sgd", {"momentun": 0.9}, "optimiser.settings.momentun is unknown to sgd, did you mean momentum?"),
+        ("sgd", {"zz": 1.0}, "optimiser.settings.zz is unknown to sgd, wanted one of momentum, dampening, "),
+        ("adam", {"lr": 0.9}, "optimiser.settings.lr is unknown to adam, "),
+        ("adam", {"maximize": True}, "optimiser.settings.maximize is unknown to adam, "),
+        ("sgd", {"momentum": -1.0}, "optimiser.settings: sgd refuses {'momentum': -1.0}: Invalid momentum value: -1.0"),
+        ("adam", {"betas": (0.9,)}, "optimiser.settings: adam refuses {'betas': (0.9,)}: "),
+        ("adam", {"betas": 3.0}, "optimiser.settings: adam refuses {'betas': 3.0}: "),
+    ],
+)
+def test_settings_that_the_optimiser_does_not_take_are_named(name: Any, settings: Any, message: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        TorchLearner(spec_of(optimiser=Optimiser(name=name, settings=settings)))
+    assert str(caught.value).startswith(message)
+
+
+# Weights ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_weight_of_two_is_a_gradient_twice_as_long(task: str) -> None:
+    spec = spec_of(task, optimiser=Optimiser(name="sgd", learning_rate=1e-3))
+    moved = []
+    for weight in (1.0, 2.0):
+        learner, batch = learned(spec, 5), batch_of(task, seed=99)
+        before = learner.parameters()
+        learner.learn(*batch, np.full(16, weight, np.float32))
+        moved.append(learner.parameters() - before)
+    assert moved[1] == pytest.approx(2 * moved[0], rel=1e-2, abs=1e-6)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_an_example_of_weight_three_is_that_example_three_times(task: str) -> None:
+    """Up to the mean: four rows' sum is divided by two, so the loss is twice as large."""
+    spec = spec_of(task, optimiser=Optimiser(name="sgd", learning_rate=0.01))
+    x, categories, target = batch_of(task, rows=2, seed=1)
+    weighted, repeated = learned(spec, 5), learned(spec, 5)
+    weighted.learn(x, categories, target, np.array([3.0, 1.0], np.float32))
+    repeated.set_learning_rate(0.02)
+    rows = [0, 0, 0, 1]
+    repeated.learn(x[rows], categories[rows], target[rows])
+    assert weighted.parameters() == pytest.approx(repeated.parameters(), abs=1e-6)
+
+
+def rare_of(task: str, rows: int, seed: int) -> Batch:
+    """Few of the last class, at a known chance: sigmoid(2 a - 4)."""
+    rng = np.random.default_rng(seed)
+    x, categories, target = batch_of(task, rows, seed)
+    chance = 1 / (1 + np.exp(4 - 2 * x[:, 0].astype(np.float64)))
+    last = 1 if task == "binary" else 2
+    target[:] = np.where(rng.random(rows) < chance, last, 0 if task == "binary" else rng.integers(0, 2, rows))
+    return x, categories, target
+
+
+def of_rare(task: str, class_weights: Any, batches: int = 400) -> TorchLearner:
+    learner = TorchLearner(spec_of(task, learner=Learner(network="linear", class_weights=class_weights)))
+    for i in range(batches):
+        learner.learn(*rare_of(task, 32, i))
+    return learner
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_balanced_classes_weigh_inversely_to_their_counts_up_to_the_cap(task: str) -> None:
+    weights = of_rare(task, "balanced", 50).class_weights()
+    counts = np.ones(len(weights)) + sum(
+        np.bincount(rare_of(task, 32, i)[2].astype(int), minlength=len(weights)) for i in range(50)
+    )
+    assert weights == pytest.approx(counts.sum() / len(counts) / counts, rel=0.1)
+    learner = TorchLearner(spec_of(task, learner=Learner(network="linear", class_weights="balanced")))
+    x, categories, target = batch_of(task, 500)
+    target[:] = 0.0
+    learner.learn(x, categories, target)
+    assert learner.class_weights()[1:] == pytest.approx(CLASS_WEIGHT_CAP)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_probabilities_of_a_balanced_learner_are_those_of_the_stream(task: str) -> None:
+    """The rare class weighs about ten times as much; left uncorrected it would be said five times too often."""
+    x, categories, _ = rare_of(task, 4_000, 9_999)
+    chance = 1 / (1 + np.exp(4 - 2 * x[:, 0].astype(np.float64)))
+    learner = of_rare(task, "balanced")
+    said = learner.predict(x, categories)[:, -1]
+    assert learner.class_weights()[-1] > 4
+    assert said.mean() == pytest.approx(chance.mean(), rel=0.25)
+    assert np.abs(said - chance).mean() < 0.03
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+@pytest.mark.parametrize(("optimiser", "rate"), [("adam", 0.003), ("sgd", 0.05)])
+def test_balanced_learning_answers_better_from_the_first_labels_on(task: str, optimiser: Any, rate: float) -> None:
+    """By log-loss, said before learning: how rare a class is need not be learned."""
+    losses_of = {}
+    for class_weights in ("balanced", "none"):
+        network: Any = Learner(hidden=(16,), class_weights=class_weights)  # type: ignore[arg-type]
+        spec = spec_of(task, learner=network, optimiser=Optimiser(name=optimiser, learning_rate=rate))
+        learner, loss = TorchLearner(spec), 0.0
+        for i in range(100):
+            x, categories, target = rare_of(task, 32, i)
+            loss += mean_loss(spec.task, learner.predict(x, categories), target) / 100
+            learner.learn(x, categories, target)
+        losses_of[class_weights] = loss
+    assert losses_of["balanced"] < losses_of["none"]
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_class_counts_survive_a_stop(task: str) -> None:
+    steady = of_rare(task, "balanced", 20)
+    resumed = of_rare(task, "balanced", 3)
+    resumed.load(unpack(pack(steady.state(), {}))[0])
+    for learner in (steady, resumed):
+        for i in range(20, 25):
+            learner.learn(*rare_of(task, 32, i))
+    assert same(steady, resumed)
+
+
+def test_weights_and_class_weights_multiply() -> None:
+    """An example's weight of 1 / w_c undoes its class's."""
+    sgd = Optimiser(name="sgd", learning_rate=0.1)
+    plain = TorchLearner(spec_of(optimiser=sgd))
+    both = TorchLearner(spec_of(optimiser=sgd, learner=Learner(hidden=(6, 5), class_weights="balanced")))
+    batch = rare_of("binary", 64, 5)
+    counts = 1 + np.bincount(batch[2].astype(int), minlength=2)
+    ours = counts.sum() / (2 * counts)
+    plain.learn(*batch)
+    both.learn(*batch, (1 / ours[batch[2].astype(int)]).astype(np.float32))
+    assert both.parameters() == pytest.approx(plain.parameters(), abs=1e-5)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass"])
+def test_what_is_served_says_what_is_answered(task: str) -> None:
+    learner = of_rare(task, "balanced", 50)
+    x, categories, _ = rare_of(task, 50, 9)
+    wanted = plain_scores(learner._spec, learner.serving_parameters(), x, categories)
+    assert learner.predict(x, categories) == pytest.approx(wanted, abs=1e-5)
+
+
 # Bad numbers ---------------------------------------------------------------------------------------------
 
 
@@ -317,10 +513,10 @@ def test_a_reference_is_copied() -> None:
 
 @pytest.mark.parametrize(
     ("task", "network", "optimiser"),
-    [*((t, n, "adam") for t in TASKS for n in ("linear", "mlp")), *(("binary", "mlp", o) for o in OPTIMISERS[1:])],
+    [*((t, n, "adam") for t in TASKS for n in NETWORKS), *(("binary", "mlp", o) for o in OPTIMISERS if o != "adam")],
 )
 def test_what_can_be_separated_is_learned(task: str, network: Any, optimiser: Any) -> None:
-    rate = {"sgd": 0.2, "adagrad": 0.1}.get(optimiser, 0.02)
+    rate = {"sgd": 0.2, "asgd": 0.2, "adagrad": 0.1, "adadelta": 1.0}.get(optimiser, 0.02)
     spec = spec_of(
         task,
         learner=Learner(network=network, hidden=(16,)),

@@ -157,7 +157,7 @@ def test_a_fetch_from_beyond_the_expected_offset_takes_no_effect() -> None:
     play(core, records[:10])
     before = fingerprint(core)
     out = core.take(0, records[11:20])
-    assert out == Taken([], [], [], [], gap_at=11)
+    assert out == Taken([], [], [], [], [], gap_at=11)
     assert fingerprint(core) == before
 
 
@@ -165,7 +165,7 @@ def test_records_behind_the_expected_offset_are_dropped() -> None:
     steady, core, records = core_of(spec_of()), core_of(spec_of()), stream("binary")
     play(steady, records[:40], [16])
     core.take(0, records[:16])
-    assert core.take(0, records[3:12]) == Taken([], [], [], [])
+    assert core.take(0, records[3:12]) == Taken([], [], [], [], [])
     core.take(0, records[5:40])
     assert fingerprint(core) == fingerprint(steady)
     assert core.partitions[0].next_offset == 40
@@ -174,8 +174,8 @@ def test_records_behind_the_expected_offset_are_dropped() -> None:
 def test_records_of_a_partition_that_is_not_ours_and_empty_fetches_take_no_effect() -> None:
     core = core_of(spec_of())
     before = fingerprint(core)
-    assert core.take(1, stream("binary")[:9]) == Taken([], [], [], [])
-    assert core.take(0, []) == Taken([], [], [], [])
+    assert core.take(1, stream("binary")[:9]) == Taken([], [], [], [], [])
+    assert core.take(0, []) == Taken([], [], [], [], [])
     assert fingerprint(core) == before
 
 
@@ -451,6 +451,41 @@ def test_a_change_for_the_worse_releases_the_reference(monkeypatch: pytest.Monke
     core.take(0, records[BATCH : 2 * BATCH])
     assert (core.reference, core.counts["drifts"]) == (None, 2)
     assert "reference" not in core.learner.state()
+    assert len(core.references) == 1, "kept for the day its stream comes back"
+
+
+def test_a_past_optimum_that_fits_again_is_recalled() -> None:
+    """Released by a drift, it is tried on what comes; parameters and reference become it, what pulled waits."""
+    records = separable("binary")
+    good = core_of(spec_of(), reference=False)
+    play(good, records)
+    spec = spec_of(optimiser=Optimiser(learning_rate=1e-9), blend=Blend(half_life_events=1e12))
+    core = core_of(spec)
+    core.references.keep(good.learner.parameters())
+    watch = core.drift
+    outs = play(core, records, range(0, len(records), 50))
+    assert core.counts["recalls"] == 1
+    assert [r.evidence()["left"] for out in outs for r in out.recalls] == [0]
+    assert (core.reference or "").startswith("recalled-at-")
+    assert core.learner.reference() == pytest.approx(good.learner.parameters())
+    assert core.learner.parameters() == pytest.approx(good.learner.parameters(), abs=1e-5)
+    assert core.references.state()["pool"] == pytest.approx(np.full((1, len(good.learner.parameters())), 0.25))
+    assert core.drift is not watch, "errors from before would pass for a drift"
+
+
+def test_the_pool_of_past_references_is_part_of_a_version() -> None:
+    core, records = core_of(spec_of()), separable("binary")
+    core.references.keep(core.learner.parameters() + np.float32(1.0))
+    play(core, records[:80])
+    stopped = versions.snapshot(core)
+    assert stopped.arrays["references.pool"].shape == (1, len(stopped.theta))
+    assert stopped.arrays["references.evidence"].shape == (1,)
+
+
+def test_without_a_blend_no_reference_is_kept() -> None:
+    core = core_of(spec_of(blend=Blend(kind="none")))
+    core.references.keep(core.learner.parameters())
+    assert len(core.references) == 0
 
 
 def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:

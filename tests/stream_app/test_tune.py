@@ -275,7 +275,7 @@ def test_a_challenger_without_a_loss_never_wins_but_beats_a_champion_without_one
     assert wins(0.3, inf)
 
 
-def test_what_the_search_calls_best_goes_on(rounds: Rounds, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_search_calls_best_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     class Cautious(RandomSearch):
         """Trusts the second that it asked for, whatever is told."""
 
@@ -290,8 +290,10 @@ def test_what_the_search_calls_best_goes_on(rounds: Rounds, monkeypatch: pytest.
     losses = iter((0.4, 0.5, 0.3))
     nothing: Any = None
     monkeypatch.setattr(tune, "RandomSearch", Cautious)
-    monkeypatch.setattr(rounds.tuner, "_try", lambda base, window, *hyper: Trial(*hyper, next(losses), nothing))
-    best, told = rounds.tuner._search(Base(head_of(), {}), [])
+    monkeypatch.setattr(
+        tune, "_tried", lambda _, learner, *rest: Trial(learner.learning_rate, 1.0, next(losses), nothing)
+    )
+    best, told = tune.search(streams.spec("t"), {}, head_of().hyper, [], round_=0, mind_stop=lambda: None)
     assert (best.learning_rate, best.loss, told) == (0.2, 0.5, [0.4, 0.5, 0.3])
 
 

@@ -9,15 +9,18 @@ import msgspec
 import numpy as np
 import pytest
 
+from models import learners
 from models.runtime import Session
 from models.snapshot import pack, unpack
-from models.spec import signature, to_json
+from models.spec import Blend, Learner, ModelSpec, signature, to_json
 from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
+from stream_app.live import prepare
 from stream_app.modellog import Announcement, Envelope, Fold
 from stream_app.registry import Registry
 from stream_app.versions import (
     FOLDER,
+    SERVING,
     SUFFIX,
     check_fit,
     newest_readable,
@@ -107,6 +110,57 @@ def test_the_graph_answers_as_the_learner(task: str, registry: Registry) -> None
     wanted = core.learner.predict(core.encoder.standardise(dense), raw.categories)
     got = Session(arrays["serving.onnx"].tobytes()).run(dense, raw.categories)
     assert got == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+TREES = {"regression": "river.tree.HoeffdingAdaptiveTreeRegressor"}
+
+
+def river_spec(task: str) -> ModelSpec:
+    tree = TREES.get(task, "river.tree.HoeffdingAdaptiveTreeClassifier")
+    learner = Learner(kind="river", estimator=tree, settings={"grace_period": 10}, batch_records=8, nominal=False)
+    return spec_of(task, learner=learner, blend=Blend(kind="none"))
+
+
+def river_core(task: str) -> Core:
+    core = Core(river_spec(task), learners.make(river_spec(task)))
+    core.start({0: 0})
+    return core
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_river_estimator_travels_in_its_version_and_answers_itself(task: str, registry: Registry) -> None:
+    core = river_core(task)
+    play(core, stream(task))
+    envelope, data = written_with_data(core, registry)
+    assert SERVING not in unpack(data)[0]
+    rows = [{"a": 1.0, "c": "p"}, {"a": -4.0, "b": 1e6, "c": 7}, {}]
+    raw = core.encoder.raw_of(rows)
+    dense = core.encoder.dense(raw, np.full(3, 2000.0))
+    wanted = core.learner.predict(core.encoder.standardise(dense), raw.categories)
+    live = prepare(data, envelope)
+    assert np.array_equal(live.predict(rows, [2000.0] * 3), wanted)
+    assert live.prior_only == (core.counts["learned"] == 0)
+
+
+@pytest.mark.parametrize("at", [0, 8, 120])
+def test_a_river_core_that_stopped_goes_on_as_if_it_had_not(at: int, registry: Registry) -> None:
+    steady, records = river_core("binary"), stream("binary")
+    play(steady, records[:120])
+    stopped = river_core("binary")
+    if at:
+        play(stopped, records[:at])
+    envelope = written(stopped, registry)
+    resumed = river_core("binary")
+    resumed.load(read_version(envelope, registry)[0], envelope)
+    resumed.rebuild(0, [records[:at]] if at else [], {})
+    if at < 120:
+        play(resumed, records[at:120])
+    for core in (steady, resumed):
+        play(core, records[120:])
+    raw = steady.encoder.raw_of([{"a": a / 4, "c": "p"} for a in range(-20, 20)])
+    x = steady.encoder.standardise(steady.encoder.dense(raw, np.full(40, 2000.0)))
+    assert np.array_equal(resumed.learner.predict(x, raw.categories), steady.learner.predict(x, raw.categories))
+    assert resumed.counts["learned"] == steady.counts["learned"] > 0
 
 
 def head_of(envelope: Envelope, inline: bytes | None = None) -> Fold:
