@@ -28,7 +28,7 @@ from river import compose, linear_model, preprocessing
 from examples.flights.data import FlightFeatures
 from stream_app import kafka_clients
 from stream_app.errors import BrokerError
-from stream_app.score import BinaryScore
+from stream_app.measures import BinaryScore
 from stream_app.topics import connect
 
 SCORE_EVERY_LABELS = 1_000
