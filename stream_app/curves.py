@@ -44,7 +44,8 @@ def roc_auc(table: Floats) -> float:
 def average_precision(table: Floats) -> float:
     """Area under the precision-recall curve, as steps: sum over thresholds of (recall gained) * precision.
 
-    The curve is not interpolated, which would be too hopeful (Davis and Goadrich 2006). NaN without positive rows.
+    The curve is not interpolated, which would be too hopeful (Davis and Goadrich 2006). A bin is one threshold, so
+    what it holds beside its positive rows counts against it. NaN without positive rows.
 
     Args:
         table: (bins, 2) as for ``roc_auc``.
