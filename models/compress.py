@@ -68,7 +68,7 @@ def compress(spec: ModelSpec, onnx: bytes, examples: Examples, *, batch: int = 1
     data = to_int8(onnx, known.numeric, known.categories)
     sessions = {"int8": Session(data), "fp32": Session(onnx)}
     scores = {k: s.run(unseen.numeric, unseen.categories) for k, s in sessions.items()}
-    losses = {k: mean_loss(spec.task, s, unseen.target) for k, s in scores.items()}
+    losses = {k: mean_loss(spec.task, s, unseen.target, unseen.weights) for k, s in scores.items()}
     timed = unseen.part(slice(batch))
     latency_us = time_per_call_us(sessions, timed.numeric, timed.categories, rounds=rounds)
     return Compressed(

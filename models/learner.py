@@ -23,8 +23,8 @@ class Learner(Protocol):
         """Probabilities (B, K), or values (B, 1). Changes nothing."""
         ...
 
-    def learn(self, x: Floats, categories: Ints, target: Floats) -> None:
-        """One step on the batch, then the pull toward the reference."""
+    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+        """One step on the batch, each row weighted (None: 1 each), then the pull toward the reference."""
         ...
 
     def set_reference(self, theta: Floats | None) -> None:

@@ -22,18 +22,27 @@ class Examples(NamedTuple):
     """(B, C)"""
     target: NDArray[np.float32]
     """(B,): 0 or 1, the class's index, or the value."""
+    weights: NDArray[np.float32] | None = None
+    """(B,) what each row counts for; None where all count 1."""
 
     def part(self, rows: slice) -> "Examples":
-        return Examples(self.numeric[rows], self.categories[rows], self.target[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return Examples(self.numeric[rows], self.categories[rows], self.target[rows], weights)
 
 
-def mean_loss(task: Task, scores: NDArray[np.floating], target: NDArray[np.generic]) -> float:
+def mean_loss(
+    task: Task,
+    scores: NDArray[np.floating],
+    target: NDArray[np.generic],
+    weights: NDArray[np.floating] | None = None,
+) -> float:
     """Log-loss in nats of probabilities, or squared error for regression; the mean over B rows.
 
     Args:
         scores: (B, K) as a session gives them: probability of the second class (binary, K = 1), of
             each class (multiclass), or the value (regression, K = 1).
         target: (B,): 0 or 1, the class's index, or the value.
+        weights: (B,) what each row counts for; None is 1 each.
 
     Raises:
         ValueError: no rows, or not as many scores as targets.
@@ -42,10 +51,14 @@ def mean_loss(task: Task, scores: NDArray[np.floating], target: NDArray[np.gener
         raise ValueError(f"{len(scores)} rows of scores, {len(target)} targets; wanted equally many, at least 1")
     wide = scores.astype(np.float64)  # (B, K)
     if task == "regression":
-        return float(np.mean((wide[:, 0] - target.astype(np.float64)) ** 2))
+        return _mean((wide[:, 0] - target.astype(np.float64)) ** 2, weights)
     classes = target.astype(np.int64)
     if task == "binary":
         said = np.where(classes == 1, wide[:, 0], 1.0 - wide[:, 0])  # (B,)
     else:
         said = wide[np.arange(len(wide)), classes]  # (B,)
-    return float(-np.mean(np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED))))
+    return _mean(-np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED)), weights)
+
+
+def _mean(losses: NDArray[np.float64], weights: NDArray[np.floating] | None) -> float:
+    return float(np.mean(losses)) if weights is None else float(np.average(losses, weights=weights.astype(np.float64)))

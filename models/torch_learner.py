@@ -74,8 +74,8 @@ class TorchLearner:
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
         return found
 
-    def learn(self, x: Floats, categories: Ints, target: Floats) -> None:
-        gradient = self._gradient(x, categories, target)
+    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+        gradient = self._gradient(x, categories, target, weights)
         norm = float(gradient.norm())
         if not np.isfinite(norm):
             self.skipped_steps += 1
@@ -91,7 +91,7 @@ class TorchLearner:
                 pulled = blended(kind, before=before, stepped=self._theta, reference=reference, lam=lam)
                 self._theta.copy_(pulled)
 
-    def _gradient(self, x: Floats, categories: Ints, target: Floats) -> Tensor:
+    def _gradient(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None) -> Tensor:
         if self._spec.task == "regression":
             self._target_scaler.observe(target[:, None])
             target = self._target_scaler.scale(target[:, None])[:, 0]
@@ -99,7 +99,8 @@ class TorchLearner:
         assert gradient is not None
         gradient.zero_()
         outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
-        value = losses.loss(self._spec.task, outputs, torch.from_numpy(target))
+        each = None if weights is None else torch.from_numpy(weights)
+        value = losses.loss(self._spec.task, outputs, torch.from_numpy(target), each)
         value.backward()  # type: ignore[no-untyped-call]
         return gradient
 

@@ -57,6 +57,8 @@ class Step(NamedTuple):
     own: Floats
     said: Floats
     """(n, K) scores that count."""
+    weights: Floats | None
+    """(n,) what each counts for; None where all count 1."""
 
 
 class Taken(NamedTuple):
@@ -169,10 +171,11 @@ class Core:
         dense = self.encoder.dense(raw, np.array([e.time_s for e in events], dtype=np.float64))
         fresh = _overwrite(dense, recalled)
         own = self.learner.predict(self.encoder.standardise(dense), raw.categories)
-        prior = np.broadcast_to(self.encoder.rates.prior().astype(np.float32), own.shape).copy()
+        prior = self.encoder.priors(len(own))
+        said_now = prior if self.encoder.prior_only else own
         offsets = np.array([e.offset for e in events], dtype=np.int64)
         rates = dense[:, len(self.encoder.numeric_names) :]
-        said = Block(offsets, rates, own.copy(), np.array(nochange, dtype=np.float32), prior)
+        said = Block(offsets, rates, said_now.copy(), np.array(nochange, dtype=np.float32), prior)
         _recount(said, recalled)
         return Rows(dense, raw, own, said), fresh
 
@@ -196,23 +199,24 @@ class Core:
         categories = np.stack([rows.raw.categories[i] for rows, i in (p.row for p in pairs)])
         keys = np.stack([rows.raw.keys[i] for rows, i in (p.row for p in pairs)])
         own = np.stack([rows.own[i] for rows, i in (p.row for p in pairs)])
-        said = self._score(pairs, target)
+        weights = _weights(pairs)
+        said = self._score(pairs, target, weights)
         self._watch(said, target, out)
         x = self.encoder.standardise(dense)
         skipped = self.learner.skipped_steps
-        self.learner.learn(x, categories, target)
+        self.learner.learn(x, categories, target, weights)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
         label_times_s = np.array([p.label_time_s for p in pairs])
-        self.encoder.rates.learn(keys, self._tracked(target), label_times_s)
+        self.encoder.rates.learn(keys, self._tracked(target), label_times_s, weights)
         self._enter(state, pairs)
-        out.steps.append(Step(x, dense, categories, target, own, said))
+        out.steps.append(Step(x, dense, categories, target, own, said, weights))
 
-    def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats) -> Floats:
+    def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats, weights: Floats | None) -> Floats:
         """Each label against what was said when its features came."""
         blocks = [(rows.said, i) for rows, i in (p.row for p in pairs)]
         said = np.stack([b.scores[i] for b, i in blocks])
         nochange = np.array([b.nochange[i] for b, i in blocks], dtype=np.float32)
-        self.score.add(said, target, nochange, np.stack([b.prior[i] for b, i in blocks]))
+        self.score.add(said, target, nochange, np.stack([b.prior[i] for b, i in blocks]), weights)
         return said
 
     def _watch(self, said: Floats, target: Floats, out: Taken) -> None:
@@ -324,6 +328,11 @@ def _recount(said: Block, recalled: Sequence[Said | None]) -> None:
     for i, first in enumerate(recalled):
         if first is not None:
             said.scores[i], said.nochange[i], said.prior[i] = first.scores, first.nochange, first.prior
+
+
+def _weights(pairs: Sequence[Pair[RowAt]]) -> Floats | None:
+    weights = [p.weight for p in pairs]
+    return None if weights.count(1.0) == len(weights) else np.array(weights, dtype=np.float32)
 
 
 def _errors(task: str, said: Floats, target: Floats) -> list[float]:

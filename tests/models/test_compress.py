@@ -129,6 +129,11 @@ def test_mean_loss_is_as_by_hand(task: Task, scores: list[list[float]], target: 
     assert found == pytest.approx(wanted, rel=1e-5)
 
 
+def test_mean_loss_of_weighted_rows_is_their_weighted_mean() -> None:
+    scores, target = np.array([[1.0], [5.0]]), np.array([2.0, 2.0])
+    assert mean_loss("regression", scores, target, np.array([3.0, 1.0])) == pytest.approx((3 * 1 + 1 * 9) / 4)
+
+
 @pytest.mark.parametrize(("scores", "targets"), [(0, 0), (2, 3)])
 def test_mean_loss_wants_as_many_scores_as_targets(scores: int, targets: int) -> None:
     with pytest.raises(ValueError, match=f"^{scores} rows of scores, {targets} targets; wanted"):
