@@ -4,6 +4,7 @@ No Kafka, no clock, no threads: the worker feeds it records and carries away wha
 challenger and the simulation drive the same code.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -20,14 +21,20 @@ from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 from stream_app.decode import BadRecord, Decoder, Event, Record
 from stream_app.join import LabelJoin, Pair
-from stream_app.modellog import Envelope, Hyper
+from stream_app.modellog import ClassScore, Envelope, Hyper
 from stream_app.predictions import Block, Said
 from stream_app.score import Prequential
+
+log = logging.getLogger("stream_app.learn")
 
 COUNTS = (
     *("events", "learned", "dead_letters", "expired", "orphans", "ignored"),
     *("drifts", "lost_predictions", "skipped_steps"),
 )
+
+
+MOST_CLASSES = 20
+"""Every announcement carries their counts."""
 
 
 class Rows(NamedTuple):
@@ -276,12 +283,20 @@ class Core:
     def load(self, arrays: Arrays, envelope: Envelope) -> None:
         """Back to a version; each partition then needs ``rebuild`` if it remembers anything."""
         self.encoder.load(under("features", arrays))
-        self.score.load(under("score", arrays))
+        self._load_score(under("score", arrays))
         self.learner.load(under("learner", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
         self.stand(envelope)
+
+    def _load_score(self, arrays: Arrays) -> None:
+        """What an older program kept of its score may be laid out otherwise: no reason to lose what it learned."""
+        try:
+            self.score.load(arrays)
+        except ValueError as error:
+            log.warning("the score begins anew: %s", error)
+            self.score = Prequential(self.spec.task, len(self.spec.label.classes))
 
     def rebuild(self, partition: int, batches: Iterable[Sequence[Record]], recorded: dict[int, Said]) -> None:
         """Remember again what waited: run the join over [replay_from, next_offset) and drop what comes out.
@@ -309,6 +324,11 @@ class Core:
     def metrics(self) -> dict[str, float]:
         waiting = sum(p.join.waiting() for p in self.partitions.values())
         return self.score.metrics() | self.counts | {"waiting": waiting}
+
+    def classes(self) -> tuple[ClassScore, ...]:
+        """The MOST_CLASSES with the most labels, the most first; none for regression."""
+        counts = sorted(enumerate(self.score.classes()), key=lambda c: -c[1].support)[:MOST_CLASSES]
+        return tuple(ClassScore(name=self.spec.score_names[i], **c._asdict()) for i, c in counts)
 
     def hyper(self) -> Hyper:
         return Hyper(learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events)

@@ -121,7 +121,8 @@ class BinaryScore:
 def _binary_counts(table: Floats) -> list[ClassCount]:
     """From a histogram (bins, 2): what lies in its upper half was said to be positive."""
     half = len(table) // 2
-    (true_negative, missed), (false_alarm, hit) = table[:half].sum(axis=0), table[half:].sum(axis=0)
+    true_negative, missed = table[:half].sum(axis=0).tolist()
+    false_alarm, hit = table[half:].sum(axis=0).tolist()
     return [
         ClassCount(true_negative + false_alarm, true_negative + missed, true_negative),
         ClassCount(hit + missed, hit + false_alarm, hit),
