@@ -39,6 +39,7 @@ def mean_loss(
     """Log-loss in nats of probabilities, or squared error for regression; the mean over B rows.
 
     Args:
+        task: as in ``row_losses``.
         scores: (B, K) as a session gives them: probability of the second class (binary, K = 1), of
             each class (multiclass), or the value (regression, K = 1).
         target: (B,): 0 or 1, the class's index, or the value.
@@ -49,16 +50,27 @@ def mean_loss(
     """
     if len(target) == 0 or len(scores) != len(target):
         raise ValueError(f"{len(scores)} rows of scores, {len(target)} targets; wanted equally many, at least 1")
+    return _mean(row_losses(task, scores, target), weights)
+
+
+def row_losses(task: Task, scores: NDArray[np.floating], target: NDArray[np.generic]) -> NDArray[np.float64]:
+    """The loss of each row (B,); arguments as for ``mean_loss``."""
     wide = scores.astype(np.float64)  # (B, K)
     if task == "regression":
-        return _mean((wide[:, 0] - target.astype(np.float64)) ** 2, weights)
+        return np.asarray((wide[:, 0] - target.astype(np.float64)) ** 2)
     classes = target.astype(np.int64)
     if task == "binary":
         said = np.where(classes == 1, wide[:, 0], 1.0 - wide[:, 0])  # (B,)
     else:
         said = wide[np.arange(len(wide)), classes]  # (B,)
-    return _mean(-np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED)), weights)
+    return np.asarray(-np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED)))
 
 
-def _mean(losses: NDArray[np.float64], weights: NDArray[np.floating] | None) -> float:
-    return float(np.mean(losses)) if weights is None else float(np.average(losses, weights=weights.astype(np.float64)))
+def _mean(values: NDArray[np.float64], weights: NDArray[np.floating] | None) -> float:
+    return float(np.average(values, weights=None if weights is None else weights.astype(np.float64)))
+
+
+def target_variance(examples: Examples) -> float:
+    """Weighted variance of the targets: the squared error of who always says their mean."""
+    target = examples.target.astype(np.float64)
+    return _mean((target - _mean(target, examples.weights)) ** 2, examples.weights)

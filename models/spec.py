@@ -102,7 +102,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     shadow_labels: int = 5_000
     """How many labelled examples after the window decide between champion and challenger."""
     margin: float = 0.0
-    """Loss the challenger must win by."""
+    """Loss (log-loss; for regression the squared error) the challenger must win by."""
     seed: int = 0
     learning_rate: tuple[float, float] = (0.0005, 0.02)
     """Searched log-uniformly."""
@@ -114,7 +114,8 @@ class Compression(msgspec.Struct, frozen=True, kw_only=True):
     every_s: float = 5.0
     calibration_rows: int = 2048
     loss_budget: float = 0.002
-    """Loss (log-loss; squared error for regression) a variant may cost against fp32."""
+    """Loss (log-loss; for regression the squared error, as a share of the label's variance) a variant may cost
+    against fp32."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):

@@ -227,7 +227,7 @@ class Core:
         return said
 
     def _watch(self, said: Floats, target: Floats, out: Taken) -> None:
-        drift = self.drift.add(_errors(self.spec.task, said, target))
+        drift = self.drift.add(_errors(self.spec.task, said, target, self.score.unit()))
         if drift is not None:
             out.drifts.append(drift)
             self.counts["drifts"] += 1
@@ -355,13 +355,13 @@ def _weights(pairs: Sequence[Pair[RowAt]]) -> Floats | None:
     return None if weights.count(1.0) == len(weights) else np.array(weights, dtype=np.float32)
 
 
-def _errors(task: str, said: Floats, target: Floats) -> list[float]:
-    """Per example, what drift is watched on: wrong or not; the absolute error for regression."""
+def _errors(task: str, said: Floats, target: Floats, unit: float) -> list[float]:
+    """Per example, what drift is watched on: wrong or not; the absolute error, in units, for regression."""
     if task == "binary":
         wrong = (said[:, 0] >= 0.5) != (target == 1.0)
     elif task == "multiclass":
         wrong = said.argmax(axis=1) != target.astype(np.intp)
     else:
         wrong = np.abs(said[:, 0].astype(np.float64) - target)
-        wrong = wrong / (1.0 + wrong)  # bounded: heavy tails would raise false alarms
+        wrong = wrong / (unit + wrong)  # bounded: heavy tails would raise false alarms
     return [float(e) for e in wrong]

@@ -316,6 +316,11 @@ class RegressionScore:
             for absolute, squared in errors
         ]
 
+    def mae(self, predictor: int) -> float:
+        """Over all rows; NaN before the first."""
+        _, _, sums = self._tally.total()
+        return ratio(float(sums[predictor]), float(sums[-1]))
+
     def classes(self) -> list[ClassCount]:
         """None."""
         return []

@@ -104,6 +104,11 @@ class Prequential:
         flat[f"{prefix}kappa_temporal"] = 1.0 - ratio(*wrong)
         return flat
 
+    def unit(self) -> float:
+        """What an error is measured in, to say whether it is large: majority's mean absolute error; else 1."""
+        found = self._score.mae(PREDICTORS.index("majority_")) if isinstance(self._score, RegressionScore) else 1.0
+        return found if found > 0.0 else 1.0
+
     def classes(self) -> list[ClassCount]:
         """What the model said of each class, over all rows; none for regression."""
         return self._score.classes()
