@@ -98,7 +98,7 @@ class BinaryScore:
 
     def classes(self) -> list[ClassCount]:
         """Of the first predictor, over all rows: the negative class, the positive one."""
-        return _binary_counts(self._tables(self._tally.counts, 1)[0])
+        return _class_counts(_binary_counts(self._tables(self._tally.counts, 1)[0]))
 
     def _tables(self, counts: Floats, coarser: int) -> list[Floats]:
         return np.split(counts.reshape(-1, 2), [e // coarser for e in self._edges])  # P of (bins, 2)
@@ -118,15 +118,12 @@ class BinaryScore:
         self._tally.load(state)
 
 
-def _binary_counts(table: Floats) -> list[ClassCount]:
-    """From a histogram (bins, 2): what lies in its upper half was said to be positive."""
+def _binary_counts(table: Floats) -> Floats:
+    """Said, right and missed of both classes, (3, 2), from a histogram (bins, 2): its upper half was said positive."""
     half = len(table) // 2
-    true_negative, missed = table[:half].sum(axis=0).tolist()
-    false_alarm, hit = table[half:].sum(axis=0).tolist()
-    return [
-        ClassCount(true_negative + false_alarm, true_negative + missed, true_negative),
-        ClassCount(hit + missed, hit + false_alarm, hit),
-    ]
+    true_negative, missed = table[:half].sum(axis=0)
+    false_alarm, hit = table[half:].sum(axis=0)
+    return np.array([[true_negative + missed, hit + false_alarm], [true_negative, hit], [false_alarm, missed]])
 
 
 class MulticlassScore:
@@ -185,15 +182,16 @@ class MulticlassScore:
         """One per predictor: count, log_loss, calibration_error, accuracy, macro_f1; the first has auc, too."""
         rows, counts, sums = self._tally.window() if window else self._tally.total()
         tables = counts[: self._counted].reshape(self._shape)
-        found = [self._sums.summary(i, rows, sums) | _of_classes(_counts(t)) for i, t in enumerate(tables)]
+        found = [self._sums.summary(i, rows, sums) | _of_classes(t) for i, t in enumerate(tables)]
         if self._bins:
             ranked = counts[self._counted :].reshape(self._shape[2], -1, 2)  # (K, bins, 2)
-            found[0]["auc"] = _mean([roc_auc(t) for t in ranked if t[:, 1].any()])
+            areas = [roc_auc(t) for t in ranked if t[:, 1].any()]
+            found[0]["auc"] = ratio(sum(areas), len(areas))
         return found
 
     def classes(self) -> list[ClassCount]:
         """Of the first predictor, over all rows."""
-        return _counts(self._tally.counts[: self._counted].reshape(self._shape)[0])
+        return _class_counts(self._tally.counts[: self._counted].reshape(self._shape)[0])
 
     def summary(self) -> dict[str, float]:
         """The first of ``summaries``, over all rows."""
@@ -210,23 +208,20 @@ class MulticlassScore:
         self._tally.load(state)
 
 
-def _counts(table: Floats) -> list[ClassCount]:
+def _class_counts(table: Floats) -> list[ClassCount]:
     said, right, missed = table  # (K,)
-    rows = zip((right + missed).tolist(), said.tolist(), right.tolist(), strict=True)
-    return [ClassCount(*row) for row in rows]
+    return [ClassCount(*row) for row in np.stack([right + missed, said, right], axis=1).tolist()]
 
 
-def _of_classes(counts: list[ClassCount]) -> dict[str, float]:
+def _of_classes(table: Floats) -> dict[str, float]:
     """Macro-F1 is the mean over the classes that were there or were said."""
-    f1 = [2.0 * c.right / (c.support + c.said) for c in counts if c.support + c.said]
+    said, right, missed = table  # (K,)
+    either = said + right + missed
+    f1 = 2.0 * right[either > 0.0] / either[either > 0.0]
     return {
-        "accuracy": ratio(sum(c.right for c in counts), sum(c.support for c in counts)),
-        "macro_f1": _mean(f1),
+        "accuracy": ratio(float(right.sum()), float((right + missed).sum())),
+        "macro_f1": ratio(float(f1.sum()), f1.size),
     }
-
-
-def _mean(values: list[float]) -> float:
-    return ratio(sum(values), len(values))
 
 
 class _ProbabilitySums:
