@@ -7,7 +7,7 @@ from typing import Literal
 
 import msgspec
 
-from models.measure import Examples, mean_loss
+from models.measure import Examples, mean_loss, target_variance
 from models.quantise import to_int8
 from models.runtime import RUNTIME, Session, time_per_call_us
 from models.spec import ModelSpec
@@ -32,7 +32,7 @@ class Compressed(msgspec.Struct, frozen=True, kw_only=True):
     """Median per call, both timed alternately in the same process."""
     loss: float
     fp32_loss: float
-    """Mean over the same ``rows`` examples, of log-loss in nats or of the squared error."""
+    """Mean over the same ``rows`` examples: log-loss in nats, or the squared error in variances of their targets."""
     rows: int
 
     @property
@@ -68,7 +68,8 @@ def compress(spec: ModelSpec, onnx: bytes, examples: Examples, *, batch: int = 1
     data = to_int8(onnx, known.numeric, known.categories)
     sessions = {"int8": Session(data), "fp32": Session(onnx)}
     scores = {k: s.run(unseen.numeric, unseen.categories) for k, s in sessions.items()}
-    losses = {k: mean_loss(spec.task, s, unseen.target) for k, s in scores.items()}
+    unit = (target_variance(unseen) if spec.task == "regression" else 0.0) or 1.0
+    losses = {k: mean_loss(spec.task, s, unseen.target, unseen.weights) / unit for k, s in scores.items()}
     timed = unseen.part(slice(batch))
     latency_us = time_per_call_us(sessions, timed.numeric, timed.categories, rounds=rounds)
     return Compressed(

@@ -124,6 +124,23 @@ class FeatureEncoder:
         numbers = [_number(n, row.get(n)) for n in self.numeric_names]
         return (*numbers, *(_category(n, row.get(n)) for n in self.categorical_names))
 
+    @property
+    def prior_only(self) -> bool:
+        """Whether only one class has been seen so far (no label, for regression): there is nothing to tell apart."""
+        total, count = self.rates.seen()
+        match self._spec.task:
+            case "binary":
+                return not 0.0 < total[0] < count
+            case "multiclass":
+                return int(np.count_nonzero(total)) < 2
+            case _:
+                return count == 0.0
+
+    def priors(self, rows: int) -> Floats:
+        """The labels' all-time mean for each of B rows: shares of the classes, or the mean value; (B, K)."""
+        prior = self.rates.prior().astype(np.float32)
+        return np.broadcast_to(prior, (rows, len(prior))).copy()
+
     def dense(self, raw: Raw, times_s: Times) -> Floats:
         """Numeric features beside the recent rates at ``times_s`` (B,), unscaled: (B, N + R)."""
         return np.concatenate([raw.numeric, self.rates.read(raw.keys, times_s)], axis=1)

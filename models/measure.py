@@ -22,12 +22,20 @@ class Examples(NamedTuple):
     """(B, C)"""
     target: NDArray[np.float32]
     """(B,): 0 or 1, the class's index, or the value."""
+    weights: NDArray[np.float32] | None = None
+    """(B,) what each row counts for; None where all count 1."""
 
     def part(self, rows: slice) -> "Examples":
-        return Examples(self.numeric[rows], self.categories[rows], self.target[rows])
+        weights = None if self.weights is None else self.weights[rows]
+        return Examples(self.numeric[rows], self.categories[rows], self.target[rows], weights)
 
 
-def mean_loss(task: Task, scores: NDArray[np.floating], target: NDArray[np.generic]) -> float:
+def mean_loss(
+    task: Task,
+    scores: NDArray[np.floating],
+    target: NDArray[np.generic],
+    weights: NDArray[np.floating] | None = None,
+) -> float:
     """Log-loss in nats of probabilities, or squared error for regression; the mean over B rows.
 
     Args:
@@ -35,13 +43,14 @@ def mean_loss(task: Task, scores: NDArray[np.floating], target: NDArray[np.gener
         scores: (B, K) as a session gives them: probability of the second class (binary, K = 1), of
             each class (multiclass), or the value (regression, K = 1).
         target: (B,): 0 or 1, the class's index, or the value.
+        weights: (B,) what each row counts for; None is 1 each.
 
     Raises:
         ValueError: no rows, or not as many scores as targets.
     """
     if len(target) == 0 or len(scores) != len(target):
         raise ValueError(f"{len(scores)} rows of scores, {len(target)} targets; wanted equally many, at least 1")
-    return float(np.mean(row_losses(task, scores, target)))
+    return _mean(row_losses(task, scores, target), weights)
 
 
 def row_losses(task: Task, scores: NDArray[np.floating], target: NDArray[np.generic]) -> NDArray[np.float64]:
@@ -55,3 +64,13 @@ def row_losses(task: Task, scores: NDArray[np.floating], target: NDArray[np.gene
     else:
         said = wide[np.arange(len(wide)), classes]  # (B,)
     return np.asarray(-np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED)))
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.floating] | None) -> float:
+    return float(np.average(values, weights=None if weights is None else weights.astype(np.float64)))
+
+
+def target_variance(examples: Examples) -> float:
+    """Weighted variance of the targets: the squared error of who always says their mean."""
+    target = examples.target.astype(np.float64)
+    return _mean((target - _mean(target, examples.weights)) ** 2, examples.weights)

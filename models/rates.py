@@ -56,6 +56,10 @@ class RecentRates:
         """All-time mean of the labels (T,); ``blank`` before the first."""
         return (self._sum + self._blank) / (self._count + 1.0)
 
+    def seen(self) -> tuple[Floats, float]:
+        """Sum (T,) and number of all labels, as weighted."""
+        return self._sum, self._count
+
     def read(self, keys: NDArray[np.int64], times_s: Floats) -> NDArray[np.float32]:
         """Rates of keys (B, K) as they stand at times_s (B,): (B, R)."""
         if not self.columns:
@@ -68,10 +72,23 @@ class RecentRates:
         rate = _shrunk(s[:, 1:], w[:, 1:], overall)  # (B, K, H, T)
         return rate.reshape(len(keys), self.columns).astype(np.float32)
 
-    def learn(self, keys: NDArray[np.int64], targets: Floats, times_s: Floats) -> None:
-        """Count labels: keys (B, K), targets (B, T), the labels' own times (B,)."""
-        self._sum += targets.sum(axis=0)
-        self._count += len(targets)
+    def learn(
+        self,
+        keys: NDArray[np.int64],
+        targets: Floats,
+        times_s: Floats,
+        weights: NDArray[np.floating] | None = None,
+    ) -> None:
+        """Count labels: keys (B, K), targets (B, T), the labels' own times (B,), what each counts for (B,)."""
+        if weights is None:
+            self._sum += targets.sum(axis=0)
+            self._count += len(targets)
+        else:
+            each = weights.astype(np.float64)[:, None]
+            # Side by side, so added in the same order: where every target is 1, sum and count stay equal.
+            both = np.concatenate([targets * each, each], axis=1).sum(axis=0)
+            self._sum += both[:-1]
+            self._count += float(both[-1])
         if not self.columns:
             return
         rows = self._rows(keys)
@@ -82,6 +99,8 @@ class RecentRates:
         decay = np.exp2(-(now_s - self._last_s[slots])[:, None] / self._half_lives_s)
         age_s = now_s[where] - times_s[:, None]
         fresh = np.exp2(-age_s[..., None] / self._half_lives_s)  # (B, K + 1, H)
+        if weights is not None:
+            fresh *= weights[:, None, None]
         w, s = self._w[slots] * decay, self._s[slots] * decay[..., None]
         np.add.at(w, where, fresh)
         np.add.at(s, where, fresh[..., None] * targets[:, None, None, :])

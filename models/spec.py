@@ -24,7 +24,7 @@ class SpecError(ValueError):
 
 class Label(msgspec.Struct, frozen=True, kw_only=True):
     name: str
-    """What the label means; for people."""
+    """What the label means; for people. A model has one label; several are as many models."""
     classes: tuple[int | str, ...] = ()
     """binary: two, the second is the positive one; multiclass: all; regression: none."""
     wait_s: float = 86400.0
@@ -148,7 +148,7 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
     shadow_labels: int = 5_000
     """How many labelled examples after the window decide between champion and challenger."""
     margin: float = 0.0
-    """Loss the challenger must win by."""
+    """Loss (log-loss; for regression the squared error) the challenger must win by."""
     seed: int = 0
     learning_rate: tuple[float, float] = (0.0005, 0.02)
     """Searched log-uniformly."""
@@ -160,7 +160,8 @@ class Compression(msgspec.Struct, frozen=True, kw_only=True):
     every_s: float = 5.0
     calibration_rows: int = 2048
     loss_budget: float = 0.002
-    """Loss (log-loss; squared error for regression) a variant may cost against fp32."""
+    """Loss (log-loss; for regression the squared error, as a share of the label's variance) a variant may cost
+    against fp32."""
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
@@ -316,6 +317,7 @@ class _Wrong(Exception):
 
 def _checked(table: object, source: str, text: str, *, limits: bool = True) -> ModelSpec:
     try:
+        _refuse_several_labels(table)
         spec: ModelSpec = _built(ModelSpec, table, ())
         for where, value, wanted in _wrongs(spec) if limits else ():
             raise _Wrong(where, f"is {_shown(value)}, wanted {wanted}")
@@ -324,6 +326,32 @@ def _checked(table: object, source: str, text: str, *, limits: bool = True) -> M
         place = f"{source} line {line}" if line else source
         raise SpecError(f"{place}: {_dotted(wrong.where) or 'all'} {wrong.what}") from None
     return spec
+
+
+_SEVERAL = {"names", "labels", "outputs", "targets"}
+_SEVERAL_TASKS = {f"multi{what}" for what in ("label", "output", "target", "task")}
+
+
+def _refuse_several_labels(table: object) -> None:
+    """Multi-output is not there; whoever looks for it is told what to do instead."""
+    if not isinstance(table, dict):
+        return
+    label, task = table.get("label"), table.get("task")
+    wished: dict[Keys, object] = {(k,): v for k, v in table.items() if k in _SEVERAL}
+    if isinstance(task, str) and task.lower().replace("-", "").replace("_", "") in _SEVERAL_TASKS:
+        wished[("task",)] = task
+    if isinstance(label, list):
+        wished[("label",)] = label
+    if isinstance(label, dict):
+        wished |= {("label", k): v for k, v in label.items() if k in _SEVERAL or (k == "name" and isinstance(v, list))}
+    for where, value in wished.items():
+        raise _Wrong(where, f"is {_shown(value)}, wanted one label: {_ONE_EACH}")
+
+
+_ONE_EACH = (
+    "multi-output is not supported; write one model.toml for each label, each with a name of its own, "
+    "and send each event to the topic <name>.events of all of them"
+)
 
 
 # From the table to structs ------------------------------------------------------------------------

@@ -46,7 +46,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     variant: str
     """fp32 or int8"""
     prior_only: bool
-    """Before two classes (one label, for regression) had been seen: scores mean nothing yet."""
+    """Before two classes (one label, for regression) had been seen: answers are the labels' all-time mean."""
 
 
 class Predictions(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,7 @@ import msgspec
 from models.features import LARGEST
 from models.spec import ModelSpec
 from stream_app.errors import DecodeError
+from stream_app.events import WEIGHTS
 
 LONGEST_ID = 512
 
@@ -40,6 +41,8 @@ class Event(NamedTuple):
     target: float | None
     """The label as a class index, or as a number for regression; None if the record has none."""
     label_time_s: float | None
+    weight: float | None = None
+    """How much the example counts; None if the record does not say."""
 
 
 class BadRecord(NamedTuple):
@@ -115,7 +118,10 @@ class Decoder:
             label_time_s = self._time(record, e, "label_time", e.label_time)
         if row is None and target is None:
             raise DecodeError(f"event {e.id!r} has neither 'features' nor 'label'")
-        return Event(record.offset, e.id, time_s, row, target, label_time_s)
+        if e.weight is not None and not WEIGHTS[0] <= e.weight <= WEIGHTS[1]:
+            least, most = WEIGHTS
+            raise DecodeError(f"event {e.id!r}: 'weight' is {e.weight!r}, wanted a number from {least:g} to {most:g}")
+        return Event(record.offset, e.id, time_s, row, target, label_time_s, e.weight)
 
     def _time(self, record: Record, e: Any, name: str, value: float | None) -> float:
         if value is None or not math.isfinite(value):
@@ -156,6 +162,7 @@ def _event_type(spec: ModelSpec) -> type[msgspec.Struct]:
             ("features", row | None, None),
             ("label", label, None),
             ("label_time", float | None, None),
+            ("weight", float | None, None),
         ],
         gc=False,
     )

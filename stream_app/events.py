@@ -7,15 +7,22 @@ epoch and belong to the event; the Kafka timestamp stays wall clock, because bro
     label     {"id": "a1", "key": "EWR", "label": 1, "label_time": 1357049220}
     both      {"id": "a1", "key": "EWR", "time": 1357034100, "features": {...}, "label": 1,
                "label_time": 1357049220}
+    weighted  {"id": "a1", "key": "EWR", "label": 1, "label_time": 1357049220, "weight": 0.5}
 
 ``id`` names the example and joins the label to its features. ``key`` chooses the partition (it is the
 Kafka key too), so features and label of one id must carry the same key; without one, the id is the key.
 A feature that is absent or null is missing. Fields that nobody declared are ignored.
+
+``weight`` says how much the example counts, where it is learned and where it is scored; 1 if it is absent or
+null, never below 1e-6 or above 1e6. It may stand on either record; the label's wins.
 """
 
 from typing import NamedTuple
 
 import msgspec
+
+WEIGHTS = (1e-6, 1e6)
+"""The least and the most that one example may count for."""
 
 
 class Topics(NamedTuple):

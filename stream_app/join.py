@@ -24,12 +24,14 @@ class Pair(NamedTuple, Generic[Row]):
     row: Row
     target: float
     label_time_s: float
+    weight: float = 1.0
+    """The label's; if it has none, the features'."""
 
 
 class _Entry(Generic[Row]):
     """One remembered id."""
 
-    __slots__ = ("clock_s", "done", "first_at", "label_time_s", "last_s", "row", "target", "time_s")
+    __slots__ = ("clock_s", "done", "first_at", "label_time_s", "last_s", "row", "target", "time_s", "weight")
 
     def __init__(self, first_at: int, clock_s: float) -> None:
         self.first_at = first_at
@@ -40,6 +42,7 @@ class _Entry(Generic[Row]):
         self.time_s: float | None = None
         self.target: float | None = None
         self.label_time_s: float | None = None
+        self.weight: float | None = None
         self.done = False
 
 
@@ -89,8 +92,12 @@ class LabelJoin(Generic[Row]):
         news = False
         if row is not None and entry.time_s is None:
             entry.row, entry.time_s, news = row, event.time_s, True
+            if entry.weight is None:
+                entry.weight = event.weight
         if event.target is not None and entry.label_time_s is None:
             entry.target, entry.label_time_s, news = event.target, event.label_time_s, True
+            if event.weight is not None:
+                entry.weight = event.weight
         if not news:
             self.ignored += 1
             return None
@@ -103,7 +110,8 @@ class LabelJoin(Generic[Row]):
             return None
         assert found is not None
         assert entry.target is not None
-        return Pair(event.id, found, entry.target, entry.label_time_s)
+        weight = 1.0 if entry.weight is None else entry.weight
+        return Pair(event.id, found, entry.target, entry.label_time_s, weight)
 
     def _forget(self) -> None:
         """Forget the ids whose last record lies more than the wait behind the clock."""

@@ -4,6 +4,7 @@ No Kafka, no clock, no threads: the worker feeds it records and carries away wha
 challenger and the simulation drive the same code.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -21,14 +22,20 @@ from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 from stream_app.decode import BadRecord, Decoder, Event, Record
 from stream_app.join import LabelJoin, Pair
-from stream_app.modellog import Envelope, Hyper
+from stream_app.modellog import ClassScore, Envelope, Hyper
 from stream_app.predictions import Block, Said
 from stream_app.score import Prequential
+
+log = logging.getLogger("stream_app.learn")
 
 COUNTS = (
     *("events", "learned", "dead_letters", "expired", "orphans", "ignored"),
     *("drifts", "recalls", "lost_predictions", "skipped_steps"),
 )
+
+
+MOST_CLASSES = 20
+"""Every announcement carries their counts."""
 
 
 class Rows(NamedTuple):
@@ -58,6 +65,8 @@ class Step(NamedTuple):
     own: Floats
     said: Floats
     """(n, K) scores that count."""
+    weights: Floats | None
+    """(n,) what each counts for; None where all count 1."""
 
 
 class Taken(NamedTuple):
@@ -172,10 +181,11 @@ class Core:
         dense = self.encoder.dense(raw, np.array([e.time_s for e in events], dtype=np.float64))
         fresh = _overwrite(dense, recalled)
         own = self.learner.predict(self.encoder.standardise(dense), raw.categories)
-        prior = np.broadcast_to(self.encoder.rates.prior().astype(np.float32), own.shape).copy()
+        prior = self.encoder.priors(len(own))
+        said_now = prior if self.encoder.prior_only else own
         offsets = np.array([e.offset for e in events], dtype=np.int64)
         rates = dense[:, len(self.encoder.numeric_names) :]
-        said = Block(offsets, rates, own.copy(), np.array(nochange, dtype=np.float32), prior)
+        said = Block(offsets, rates, said_now.copy(), np.array(nochange, dtype=np.float32), prior)
         _recount(said, recalled)
         return Rows(dense, raw, own, said), fresh
 
@@ -199,28 +209,29 @@ class Core:
         categories = np.stack([rows.raw.categories[i] for rows, i in (p.row for p in pairs)])
         keys = np.stack([rows.raw.keys[i] for rows, i in (p.row for p in pairs)])
         own = np.stack([rows.own[i] for rows, i in (p.row for p in pairs)])
-        said = self._score(pairs, target)
+        weights = _weights(pairs)
+        said = self._score(pairs, target, weights)
         self._watch(said, target, out)
         x = self.encoder.standardise(dense)
         self._recall(x, categories, target, out)
         skipped = self.learner.skipped_steps
-        self.learner.learn(x, categories, target)
+        self.learner.learn(x, categories, target, weights)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
         label_times_s = np.array([p.label_time_s for p in pairs])
-        self.encoder.rates.learn(keys, self._tracked(target), label_times_s)
+        self.encoder.rates.learn(keys, self._tracked(target), label_times_s, weights)
         self._enter(state, pairs)
-        out.steps.append(Step(x, dense, categories, target, own, said))
+        out.steps.append(Step(x, dense, categories, target, own, said, weights))
 
-    def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats) -> Floats:
+    def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats, weights: Floats | None) -> Floats:
         """Each label against what was said when its features came."""
         blocks = [(rows.said, i) for rows, i in (p.row for p in pairs)]
         said = np.stack([b.scores[i] for b, i in blocks])
         nochange = np.array([b.nochange[i] for b, i in blocks], dtype=np.float32)
-        self.score.add(said, target, nochange, np.stack([b.prior[i] for b, i in blocks]))
+        self.score.add(said, target, nochange, np.stack([b.prior[i] for b, i in blocks]), weights)
         return said
 
     def _watch(self, said: Floats, target: Floats, out: Taken) -> None:
-        drift = self.drift.add(_errors(self.spec.task, said, target))
+        drift = self.drift.add(_errors(self.spec.task, said, target, self.score.unit()))
         if drift is not None:
             out.drifts.append(drift)
             self.counts["drifts"] += 1
@@ -297,13 +308,21 @@ class Core:
     def load(self, arrays: Arrays, envelope: Envelope) -> None:
         """Back to a version; each partition then needs ``rebuild`` if it remembers anything."""
         self.encoder.load(under("features", arrays))
-        self.score.load(under("score", arrays))
+        self._load_score(under("score", arrays))
         self.learner.load(under("learner", arrays))
         self.references.load(under("references", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
         self.stand(envelope)
+
+    def _load_score(self, arrays: Arrays) -> None:
+        """What an older program kept of its score may be laid out otherwise: no reason to lose what it learned."""
+        try:
+            self.score.load(arrays)
+        except ValueError as error:
+            log.warning("the score begins anew: %s", error)
+            self.score = Prequential(self.spec.task, len(self.spec.label.classes))
 
     def rebuild(self, partition: int, batches: Iterable[Sequence[Record]], recorded: dict[int, Said]) -> None:
         """Remember again what waited: run the join over [replay_from, next_offset) and drop what comes out.
@@ -332,6 +351,11 @@ class Core:
         waiting = sum(p.join.waiting() for p in self.partitions.values())
         return self.score.metrics() | self.counts | {"waiting": waiting}
 
+    def classes(self) -> tuple[ClassScore, ...]:
+        """The MOST_CLASSES with the most labels, the most first; none for regression."""
+        counts = sorted(enumerate(self.score.classes()), key=lambda c: -c[1].support)[:MOST_CLASSES]
+        return tuple(ClassScore(name=self.spec.score_names[i], **c._asdict()) for i, c in counts)
+
     def hyper(self) -> Hyper:
         return Hyper(learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events)
 
@@ -352,13 +376,18 @@ def _recount(said: Block, recalled: Sequence[Said | None]) -> None:
             said.scores[i], said.nochange[i], said.prior[i] = first.scores, first.nochange, first.prior
 
 
-def _errors(task: str, said: Floats, target: Floats) -> list[float]:
-    """Per example, what drift is watched on: wrong or not; the absolute error for regression."""
+def _weights(pairs: Sequence[Pair[RowAt]]) -> Floats | None:
+    weights = [p.weight for p in pairs]
+    return None if weights.count(1.0) == len(weights) else np.array(weights, dtype=np.float32)
+
+
+def _errors(task: str, said: Floats, target: Floats, unit: float) -> list[float]:
+    """Per example, what drift is watched on: wrong or not; the absolute error, in units, for regression."""
     if task == "binary":
         wrong = (said[:, 0] >= 0.5) != (target == 1.0)
     elif task == "multiclass":
         wrong = said.argmax(axis=1) != target.astype(np.intp)
     else:
         wrong = np.abs(said[:, 0].astype(np.float64) - target)
-        wrong = wrong / (1.0 + wrong)  # bounded: heavy tails would raise false alarms
+        wrong = wrong / (unit + wrong)  # bounded: heavy tails would raise false alarms
     return [float(e) for e in wrong]

@@ -59,7 +59,7 @@ class LiveModel:
     newest_s: float
     """Event time of the newest label it has learned from; 0 before the first."""
     prior_only: bool
-    """Before two classes (one label, for regression) had been seen: its scores mean nothing yet."""
+    """Before two classes (one label, for regression) had been seen: the labels' all-time mean is all it says."""
     variant: Literal["fp32", "int8"] = "fp32"
     variants: tuple[Variant, ...] = ()
     """All that are attached to the version, without their bytes."""
@@ -77,7 +77,8 @@ class LiveModel:
         raw = self.encoder.raw_of([self._typed(row) for row in rows])
         given = times_s if times_s is not None else [None] * len(rows)
         at_s = np.array([self.newest_s if t is None else t for t in given], dtype=np.float64)
-        return self.session.run(self.encoder.dense(raw, at_s), raw.categories)
+        scores = self.session.run(self.encoder.dense(raw, at_s), raw.categories)
+        return self.encoder.priors(len(rows)) if self.prior_only else scores
 
     def _typed(self, row: Row) -> Row:
         """A wire knows one kind of number: 3.0 for a categorical feature is the integer 3.
@@ -142,7 +143,7 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
         encoder=encoder,
         session=_session(spec, encoder, arrays),
         newest_s=_newest_s(learned, envelope),
-        prior_only=_prior_only(spec, learned),
+        prior_only=encoder.prior_only,
     )
 
 
@@ -165,18 +166,6 @@ def _newest_s(learned: Arrays, envelope: Envelope) -> float:
     return max((clock_s for _, clock_s in envelope.replay_from.values()), default=0.0)
 
 
-def _prior_only(spec: ModelSpec, learned: Arrays) -> bool:
-    total = learned["rates.sum"].astype(np.float64)
-    count = float(learned["rates.count"].astype(np.float64)[0])
-    match spec.task:
-        case "binary":
-            return not 0.0 < total[0] < count
-        case "multiclass":
-            return int(np.count_nonzero(total)) < 2
-        case "regression":
-            return count < 1
-
-
 def _check(model: LiveModel, name: str) -> None:
     """Answer one row whose features are all missing; the session is warm afterwards.
 
@@ -184,7 +173,7 @@ def _check(model: LiveModel, name: str) -> None:
         ModelLogError: it fails, or the answer has a wrong shape or is no probability.
     """
     try:
-        scores = model.predict([{}])
+        scores = dataclasses.replace(model, prior_only=False).predict([{}])  # the graph's, whatever it will say
     except Exception as error:  # onnxruntime's errors share no base
         raise ModelLogError(f"{name}: self-check failed with {error!r}") from error
     wanted = (1, model.spec.outputs)

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from stream_app.errors import SettingsError
 from stream_app.lag import PartitionLag
-from stream_app.modellog import Variant
+from stream_app.modellog import ClassScore, Variant
 from stream_app.status import Status
 
 DEFAULT_LISTEN = "127.0.0.1:9464"
@@ -116,6 +116,7 @@ def families(status: Status) -> Iterator[Metric]:
         yield from _lag(status.lag.partitions)
     if status.head is not None:
         yield from _head(status)
+        yield from _classes(status.head.classes)
     if status.int8 is not None:
         yield from _int8(status.int8, attached=bool(status.variants))
 
@@ -140,6 +141,18 @@ def _head(status: Status) -> Iterator[Metric]:
         if name not in _COUNTERS:
             metric = _RENAMED.get(name, name)
             yield _gauge(metric, "Test-then-train, as stream_app.score defines it.", value)
+
+
+def _classes(classes: Iterable[ClassScore]) -> Iterator[Metric]:
+    rows = list(classes)
+    for name, text, values in (
+        ("class_labels", "Labels of a class, each counted by its weight; of the 20 most frequent.", "support"),
+        ("class_said", "How many were said to be of it.", "said"),
+        ("class_precision", "Of what was said to be of it, the share that was.", "precision"),
+        ("class_recall", "Of the class, the share that was said to be.", "recall"),
+        ("class_f1", "Harmonic mean of precision and recall.", "f1"),
+    ):
+        yield _labelled(name, text, {(row.name,): getattr(row, values) for row in rows}, ("class",))
 
 
 def _lag(partitions: Iterable[PartitionLag]) -> Iterator[Metric]:

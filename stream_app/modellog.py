@@ -4,6 +4,7 @@ The models topic has one partition and its order is the lock: the head is whatev
 The rules are numbered in DECISIONS.md ("The protocol").
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Literal
@@ -19,6 +20,34 @@ class Hyper(msgspec.Struct, frozen=True, kw_only=True):
 
     learning_rate: float
     half_life_events: float
+
+
+class ClassScore(msgspec.Struct, frozen=True, kw_only=True):
+    """How one class has fared over all labels, each counted by its weight."""
+
+    name: str
+    support: float
+    """Labels of this class."""
+    said: float
+    """How many were said to be of it."""
+    right: float
+    """How many were both."""
+
+    @property
+    def precision(self) -> float:
+        """Of what was said to be of this class, the share that was; NaN if nothing was said to be."""
+        return self.right / self.said if self.said else math.nan
+
+    @property
+    def recall(self) -> float:
+        """Of this class, the share that was said to be; NaN before its first label."""
+        return self.right / self.support if self.support else math.nan
+
+    @property
+    def f1(self) -> float:
+        """Harmonic mean of both; NaN if the class was neither there nor said."""
+        either = self.said + self.support
+        return 2.0 * self.right / either if either else math.nan
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +83,8 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """Per partition: learned pairs, and the XOR of their 64-bit hashes. Any loss or doubling shows."""
     metrics: dict[str, float]
     """Flat; see stream_app.score for the names."""
+    classes: tuple[ClassScore, ...] = ()
+    """The 20 classes with the most labels, the most first; none for regression."""
     created_s: float
     """Wall clock, seconds since the epoch."""
 

@@ -132,11 +132,8 @@ def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: E
                 break
             back *= 4
         found.append(examples.part(slice(-share, None)))
-    return Examples(
-        np.concatenate([e.numeric for e in found]),
-        np.concatenate([e.categories for e in found]),
-        np.concatenate([e.target for e in found]),
-    )
+    columns = zip(*found, strict=True)
+    return Examples(*(np.concatenate(column) for column in columns))
 
 
 def _joined(spec: ModelSpec, records: list[Any], recorded: dict[int, Said]) -> Examples:
@@ -148,4 +145,5 @@ def _joined(spec: ModelSpec, records: list[Any], recorded: dict[int, Said]) -> E
     rates = [recorded[p.row.offset].rates for p in pairs]
     rate_columns = np.stack(rates) if rates else np.zeros((0, encoder.rates.columns), np.float32)
     target = np.array([p.target for p in pairs], dtype=np.float32)
-    return Examples(np.concatenate([raw.numeric, rate_columns], axis=1), raw.categories, target)
+    weights = np.array([p.weight for p in pairs], dtype=np.float32)
+    return Examples(np.concatenate([raw.numeric, rate_columns], axis=1), raw.categories, target, weights)

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 from kafka.errors import KafkaError
 
 from models import learners
@@ -82,7 +83,7 @@ class Challenger:
             self._check_whole(p, start)
         self._spec = spec
         self.labels = 0
-        self._own_loss = self._said_loss = 0.0
+        self._weight = self._own_loss = self._said_loss = 0.0
 
     def walk(self, offsets: dict[int, int]) -> Iterator[Step]:
         """Let the events before ``offsets`` take effect; the predictions of all of them are on record.
@@ -125,10 +126,11 @@ class Challenger:
 
     def compare(self, step: Step) -> None:
         """Count what both would have lost; ``said`` is what was answered at the time."""
-        n = len(step.target)
-        self.labels += n
-        self._own_loss += n * mean_loss(self._spec.task, step.own, step.target)
-        self._said_loss += n * mean_loss(self._spec.task, step.said, step.target)
+        weight = _weight(step)
+        self.labels += len(step.target)
+        self._weight += weight
+        self._own_loss += weight * mean_loss(self._spec.task, step.own, step.target, step.weights)
+        self._said_loss += weight * mean_loss(self._spec.task, step.said, step.target, step.weights)
 
     def behind(self, offsets: dict[int, int]) -> int:
         """Records between it and ``offsets``."""
@@ -137,7 +139,8 @@ class Challenger:
     @property
     def losses(self) -> tuple[float, float]:
         """Mean loss of challenger and champion so far."""
-        return self._own_loss / max(1, self.labels), self._said_loss / max(1, self.labels)
+        weight = self._weight or 1.0
+        return self._own_loss / weight, self._said_loss / weight
 
     def wins(self, margin: float) -> bool:
         """By more than the margin; a loss that is not finite never does, but anything finite beats NaN."""
@@ -362,14 +365,19 @@ def _tried(
     learner.load(under("learner", arrays))
     if "learner.reference" not in arrays:
         learner.set_reference(learner.parameters())
-    loss, labels = 0.0, 0
+    loss, weight = 0.0, 0.0
     for step in window:
         mind_stop()
-        loss += len(step.target) * mean_loss(spec.task, learner.predict(step.x, step.categories), step.target)
-        labels += len(step.target)
-        learner.learn(step.x, step.categories, step.target)
-    mean = loss / max(1, labels)
+        said = learner.predict(step.x, step.categories)
+        loss += _weight(step) * mean_loss(spec.task, said, step.target, step.weights)
+        weight += _weight(step)
+        learner.learn(step.x, step.categories, step.target, step.weights)
+    mean = loss / (weight or 1.0)
     return Trial(learner.learning_rate, learner.half_life_events, mean if math.isfinite(mean) else math.inf, learner)
+
+
+def _weight(step: Step) -> float:
+    return float(len(step.target)) if step.weights is None else float(step.weights.sum(dtype=np.float64))
 
 
 def _duel(challenger: Challenger) -> dict[str, float | int | str | bool | None]:

@@ -14,7 +14,7 @@ from models.spec import ModelSpec, SpecError, fit_problem, from_json, signature,
 from stream_app import artefacts
 from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
-from stream_app.modellog import Envelope, Fold, Hyper
+from stream_app.modellog import ClassScore, Envelope, Fold, Hyper
 from stream_app.registry import Registry
 
 FOLDER, SUFFIX = "versions", ".safetensors"
@@ -32,6 +32,7 @@ class Snapshot(NamedTuple):
     replay_from: dict[int, tuple[int, float]]
     ledger: dict[int, tuple[int, int]]
     metrics: dict[str, float]
+    classes: tuple[ClassScore, ...]
     labels: int
     hyper: Hyper
     reference: str | None
@@ -47,6 +48,7 @@ def snapshot(core: Core) -> Snapshot:
         replay_from={p: s.join.replay_from(s.next_offset) for p, s in parts.items()},
         ledger={p: (s.count, s.xor) for p, s in parts.items()},
         metrics=core.metrics(),
+        classes=core.classes(),
         labels=core.counts["learned"],
         hyper=core.hyper(),
         reference=core.reference,
@@ -83,6 +85,7 @@ def write(
         reference=taken.reference,
         ledger=taken.ledger,
         metrics=taken.metrics,
+        classes=taken.classes,
         created_s=created_s,
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.

@@ -28,7 +28,7 @@ from river import compose, linear_model, preprocessing
 from examples.flights.data import FlightFeatures
 from stream_app import kafka_clients
 from stream_app.errors import BrokerError
-from stream_app.score import BinaryScore
+from stream_app.measures import BinaryScore
 from stream_app.topics import connect
 
 SCORE_EVERY_LABELS = 1_000
@@ -76,7 +76,7 @@ class Baseline:
             self._keep(probability, event.label)
 
     def report(self) -> dict[str, Any]:
-        """Labels so far, with auc, accuracy and log_loss over all and over the last window."""
+        """Labels so far, with log_loss, calibration_error, auc and accuracy over all and over the last window."""
         self._settle()
         if not self.n_labels:
             return {"name": "river_logistic", "labels": 0}
@@ -235,7 +235,7 @@ def _report(baseline: Baseline, watch: _Watch, *, done: bool) -> dict[str, Any]:
 
 
 def _figures(summary: dict[str, Any]) -> dict[str, float]:
-    return {name: float(summary[name]) for name in ("auc", "accuracy", "log_loss")}
+    return {name: float(summary[name]) for name in ("log_loss", "calibration_error", "auc", "accuracy")}
 
 
 def _partitions(consumer: Any, topic: str, *, wait_s: float) -> list[TopicPartition]:

@@ -16,25 +16,35 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_app.events import Decision
-from stream_app.modellog import Variant
+from stream_app.modellog import ClassScore, Variant
 from stream_app.status import ProcessStatus, Status
 
 FRAME_EVERY_S = 0.5
 LINE_EVERY_S = 5.0
 DECISIONS_SHOWN = 7
 PARTITIONS_SHOWN = 3
+CLASSES_IN_LINE = 5
+CLASS_CHARACTERS = 20
+"""Of a class's name."""
 _LOWER_ROWS = PARTITIONS_SHOWN + 2
 
-_PREDICTORS = (("", "model"), ("majority_", "majority"), ("nochange_", "no change"))
+_PREDICTORS = (("", "model"), ("majority_", "majority"), ("nochange_", "nochange"))
 _MEASURES = {
-    "binary": ("auc", "log_loss", "accuracy"),
-    "multiclass": ("accuracy", "log_loss", "macro_f1"),
+    "binary": ("log_loss", "calibration_error", "auc", "accuracy"),
+    "multiclass": ("log_loss", "calibration_error", "accuracy", "macro_f1"),
     "regression": ("mae", "rmse", "r2"),
 }
-_TITLES = {"auc": "AUC", "log_loss": "log-loss", "macro_f1": "macro-F1", "mae": "MAE"} | {
+_TITLES = {
+    "log_loss": "log-loss",
+    "calibration_error": "calib.",
+    "auc": "AUC",
+    "macro_f1": "macro-F1",
+    "mae": "MAE",
     "rmse": "RMSE",
     "r2": "R²",
 }
+_SHORT = {"accuracy": "acc."}
+"""Where it heads a column."""
 _STYLES = {
     "drift": "yellow",
     "recalled": "yellow",
@@ -93,7 +103,10 @@ def render(frame: Frame) -> RenderableType:
     status = frame.status
     upper = _side_by_side(_stream(status), _quality(status, frame.baselines), (4, 6))
     lower = _side_by_side(_lag(status), _forms(status), (4, 6))
-    parts: list[RenderableType] = [_headline(status, frame.note), upper, lower]
+    parts: list[RenderableType] = [_headline(status, frame.note), upper]
+    if status.head is not None and status.head.classes:
+        parts.append(_cut(f"labels: {_classes(status.head.classes)}"))
+    parts.append(lower)
     parts.append(_decisions(status))
     if frame.processes:
         parts.append(_processes(frame.processes))
@@ -121,13 +134,14 @@ def line(status: Status) -> str:
     lag = f"lag {status.lag.lag_events:,}" if status.lag else "lag unknown"
     measured = (
         f"{_title(m)} {_number(status.metrics.get(m))} (window {_number(status.metrics.get(f'window_{m}'))})"
-        for m in _MEASURES[status.task][:2]
+        for m in _MEASURES[status.task][:3]
     )
     decided = (f"{n} {kind}" for kind, n in sorted(status.decision_counts.items()))
     said = [
         f"{status.name} v{status.head.number} epoch {status.head.epoch}",
         f"{status.events():,} events, {status.events_per_s:,.0f}/s, {lag}",
         *measured,
+        *([f"labels {_classes(status.head.classes, CLASSES_IN_LINE)}"] if status.head.classes else []),
         *([", ".join(decided)] if status.decision_counts else []),
         *([f"PROBLEM: {status.problem} (age {status.staleness_s:,.0f} s)"] if status.problem else []),
     ]
@@ -196,7 +210,8 @@ def _quality(status: Status, baselines: Mapping[str, Summary]) -> RenderableType
     table = Table(box=None, expand=True, pad_edge=False, padding=(0, 0, 0, 1), header_style="dim")
     table.add_column("")
     measures = _MEASURES[status.task]
-    for title in (*map(_title, measures), *(f"{_title(m)}\nnow" for m in measures[:2])):
+    titles = [_SHORT.get(m, _title(m)) for m in measures]
+    for title in (*titles, *(f"{title}\nnow" for title in titles[:2])):
         table.add_column(title, justify="right", no_wrap=True)
     for prefix, name in _PREDICTORS:
         mine = {m: status.metrics.get(f"{prefix}{m}") for m in measures}
@@ -209,6 +224,13 @@ def _quality(status: Status, baselines: Mapping[str, Summary]) -> RenderableType
     now = status.metrics.get("window_count")
     foot = f"now: the newest {_count(now)} labels · kappa temporal {_number(kappa)}"
     return _panel(Group(table, Text(foot, style="dim")), "predict, then learn", 8)
+
+
+def _classes(classes: Sequence[ClassScore], most: int | None = None) -> str:
+    """Each with its labels and F1, the most frequent first."""
+    said = [f"{c.name[:CLASS_CHARACTERS]} {c.support:,.0f} F1 {_number(c.f1)}" for c in classes[:most]]
+    rest = len(classes) - len(said)
+    return " · ".join([*said, *([f"{rest} more"] if rest else [])])
 
 
 def _cells(measures: Sequence[str], overall: Summary, window: Summary) -> Iterable[str]:

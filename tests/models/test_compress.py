@@ -129,6 +129,22 @@ def test_mean_loss_is_as_by_hand(task: Task, scores: list[list[float]], target: 
     assert found == pytest.approx(wanted, rel=1e-5)
 
 
+def test_mean_loss_of_weighted_rows_is_their_weighted_mean() -> None:
+    scores, target = np.array([[1.0], [5.0]]), np.array([2.0, 2.0])
+    assert mean_loss("regression", scores, target, np.array([3.0, 1.0])) == pytest.approx((3 * 1 + 1 * 9) / 4)
+
+
+def test_regressions_loss_is_a_share_of_the_targets_variance() -> None:
+    """A budget in squares of the label's unit would mean another thing for minutes than for seconds."""
+    spec = spec_of("regression")
+    data, examples = graph_and_examples(spec, 400)
+    unseen = examples.part(slice(200, None))
+    found = compress(spec, data, examples, rounds=3)
+    squared = mean_loss("regression", Session(data).run(unseen.numeric, unseen.categories), unseen.target)
+    assert found.fp32_loss == pytest.approx(squared / unseen.target.var(dtype=np.float64))
+    assert 0.0 < found.fp32_loss < 0.2 < squared / 0.01
+
+
 @pytest.mark.parametrize(("scores", "targets"), [(0, 0), (2, 3)])
 def test_mean_loss_wants_as_many_scores_as_targets(scores: int, targets: int) -> None:
     with pytest.raises(ValueError, match=f"^{scores} rows of scores, {targets} targets; wanted"):

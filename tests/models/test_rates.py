@@ -178,6 +178,31 @@ def test_state_is_a_copy_of_the_touched_slots_only() -> None:
     assert all(np.array_equal(state[name], kept[name]) for name in state)
 
 
+@settings(deadline=None)
+@given(LABELS)
+def test_a_label_of_weight_3_is_like_three_labels(given_: tuple[int, int, int]) -> None:
+    seed, n, tracked = given_
+    rng = np.random.default_rng(seed)
+    labels, times = random_labels(rng, n, tracked), rng.integers(1, 4, n)
+    weighted, often = rates_of(tracked=tracked), rates_of(tracked=tracked)
+    weighted.learn(*labels, times.astype(np.float32))
+    often.learn(*(np.repeat(column, times, axis=0) for column in labels))
+    asked, now_s = rng.integers(0, SLOTS, (9, 2)), np.full(9, 1.3e9 + 8000)
+    np.testing.assert_allclose(weighted.read(asked, now_s), often.read(asked, now_s), rtol=1e-5)
+    assert weighted.prior() == pytest.approx(often.prior())
+
+
+@settings(deadline=None)
+@given(st.lists(st.lists(st.floats(1e-6, 1e6), max_size=40), max_size=9))
+def test_weighted_labels_that_are_all_1_sum_up_to_their_count(batches: list[list[float]]) -> None:
+    rates = rates_of()
+    for weights in batches:
+        ones, zeros = np.ones((len(weights), 1)), np.zeros(len(weights))
+        rates.learn(np.zeros((len(weights), 2), np.int64), ones, zeros, np.array(weights))
+    state = rates.state()
+    assert state["sum"].tolist() == state["count"].tolist()
+
+
 def test_without_half_lives_there_are_no_columns_but_a_prior() -> None:
     rates = RecentRates(combinations=0, slots=SLOTS, half_lives_s=(), tracked=1, blank=0.5)
     none = np.zeros((3, 0), dtype=np.int64)

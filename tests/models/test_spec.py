@@ -231,6 +231,28 @@ def test_wrong_values(old: str, new: str, message: str) -> None:
     assert problem(changed(old, new)).startswith("model.toml")
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "place"),
+    [
+        ('task = "binary"', 'task = "multilabel"', 'line 2: task is "multilabel"'),
+        ('task = "binary"', 'task = "Multi-Output"', 'line 2: task is "Multi-Output"'),
+        ('task = "binary"', 'task = "multi_target"', 'line 2: task is "multi_target"'),
+        ("wait_s = 3600", 'names = ["late", "cancelled"]', 'line 7: label.names is ["late", "cancelled"]'),
+        ("wait_s = 3600", "outputs = 2", "line 7: label.outputs is 2"),
+        ('name = "late"\nclasses', 'name = ["late", "early"]\nclasses', 'line 5: label.name is ["late", "early"]'),
+        ("[label]", "[[label]]", 'label is [{"name": "late", "classes": ["no", "yes"], "wait_s": 3600}]'),
+        ("[label]", "[labels]", 'line 4: labels is {"name": "late"'),
+    ],
+)
+def test_several_labels_are_refused_with_what_to_do_instead(old: str, new: str, place: str) -> None:
+    found = problem(changed(old, new))
+    assert place in found
+    assert found.endswith(
+        ", wanted one label: multi-output is not supported; write one model.toml for each label, each with a name "
+        "of its own, and send each event to the topic <name>.events of all of them"
+    )
+
+
 WRONG_NUMBERS = [
     ("stream", "partitions", "0", "a whole number from 1 to 10000"),
     ("stream", "retention_s", "0", "a whole number from 1 to 10000000000"),

@@ -6,7 +6,7 @@ import msgspec
 
 from stream_app.events import Decision
 from stream_app.lag import Lag, PartitionLag
-from stream_app.modellog import Announcement, Change, Envelope, Hyper, Variant
+from stream_app.modellog import Announcement, Change, ClassScore, Envelope, Hyper, Variant
 from stream_app.score import Prequential
 from stream_app.status import Status
 
@@ -22,6 +22,11 @@ def metrics_of(task: str = "binary", rows: int = 0, **counts: float) -> dict[str
         prior = [[0.4, 0.3, 0.3]] if task == "multiclass" else [[0.5]]
         score.add(said, [i % 2], [-1.0], prior)
     return score.metrics() | {"events": 0, "learned": 0, "dead_letters": 0, "drifts": 0} | counts
+
+
+def classes_of(count: int = 2) -> tuple[ClassScore, ...]:
+    """The first has the most labels."""
+    return tuple(ClassScore(name=f"k{i}", support=1_000.0 * (count - i), said=800.0, right=400.0) for i in range(count))
 
 
 def head_of(number: int = 1, **changes: Any) -> Envelope:
@@ -103,7 +108,8 @@ def status_of(task: str = "binary", **changes: Any) -> Status:
     """A model in the middle of its work."""
     counts = {"events": 1_050, "learned": 1_000, "dead_letters": 3, "drifts": 2}
     metrics = metrics_of(task, 40, waiting=50, **counts)
-    head = head_of(7, metrics=metrics, epoch=2, reference="tuned-at-40000", labels=1_000)
+    classes = () if task == "regression" else classes_of(3 if task == "multiclass" else 2)
+    head = head_of(7, metrics=metrics, classes=classes, epoch=2, reference="tuned-at-40000", labels=1_000)
     status = Status(
         name="flights",
         task=task,

@@ -120,6 +120,14 @@ def test_no_features_given_is_a_row_with_all_missing() -> None:
         (label("1"), "event 'x': 'label' is '1', wanted one of 0, 1"),
         (label(True), "got `bool` - at `$.label`"),
         (label(1.0), "got `float` - at `$.label`"),
+        (label([0, 1]), "Expected `int | str | null`, got `array` - at `$.label`"),
+        (label({"late": 1}), "Expected `int | str | null`, got `object` - at `$.label`"),
+        (label(1) | {"weight": 0}, "event 'x': 'weight' is 0.0, wanted a number from 1e-06 to 1e+06"),
+        (label(1) | {"weight": -1.5}, "event 'x': 'weight' is -1.5, wanted a number from"),
+        (features() | {"weight": 1.1e6}, "event 'x': 'weight' is 1100000.0, wanted a number from"),
+        (label(1) | {"weight": "2"}, "Expected `float | null`, got `str` - at `$.weight`"),
+        (label(1) | {"weight": True}, "Expected `float | null`, got `bool` - at `$.weight`"),
+        (b'{"id":"x","label":1,"label_time":1,"weight":NaN}', "malformed"),
         (b'{"id":"x","label":' + b"1" * 100 + b',"label_time":1}', "'label' is 111"),
     ],
 )
@@ -138,6 +146,13 @@ def test_categories_keep_their_type_and_numbers_become_floats() -> None:
     assert row is not None
     assert row[0] == 1e30
     assert isinstance(row[0], float)
+
+
+@pytest.mark.parametrize("weight", [1e-6, 1, 2.5, 1e6])
+def test_a_weight_may_stand_on_either_record(weight: float) -> None:
+    for value in (label(1), features(), features() | label(1)):
+        assert event_of(value | {"weight": weight}).weight == weight
+        assert event_of(value).weight is event_of(value | {"weight": None}).weight is None
 
 
 def test_classes_become_their_index() -> None:
@@ -163,7 +178,7 @@ def test_a_regression_label_beyond_float32_is_set_aside(value: float) -> None:
     assert f"'label' is {value!r}, wanted a number that float32 can hold" in reason_of(label(value), REGRESSION)
 
 
-@pytest.mark.parametrize("value", [True, "1"])
+@pytest.mark.parametrize("value", [True, "1", [1.0], {"late": 1.0}])
 def test_a_regression_label_of_another_type_is_set_aside(value: object) -> None:
     assert "Expected `float | null`" in reason_of(label(value), REGRESSION)
 

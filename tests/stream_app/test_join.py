@@ -103,6 +103,18 @@ def test_features_that_come_with_a_second_label_still_count() -> None:
     assert pairs == [Pair("a", 1, 0.0, 0.0)]
 
 
+@pytest.mark.parametrize(
+    ("of_features", "of_label", "wanted"), [(None, None, 1.0), (2.0, None, 2.0), (None, 3.0, 3.0), (2.0, 3.0, 3.0)]
+)
+def test_the_labels_weight_counts_before_the_features(
+    of_features: float | None, of_label: float | None, wanted: float
+) -> None:
+    pair = features(0, "a", 0.0)._replace(weight=of_features), label(1, "a", 0.0)._replace(weight=of_label)
+    late = features(2, "a", 0.0)._replace(weight=9.0), label(3, "a", 0.0)._replace(weight=9.0)
+    assert [p.weight for p in run(*pair, *late)[1]] == [wanted]
+    assert [p.weight for p in run(*(e._replace(offset=1 - e.offset) for e in reversed(pair)))[1]] == [wanted]
+
+
 @pytest.mark.parametrize(("label_time_s", "learned"), [(10.0, True), (10.5, False), (-10.0, True), (-10.5, False)])
 def test_times_may_differ_by_the_wait_at_most(label_time_s: float, learned: bool) -> None:
     join, pairs = run(both(0, "a", 0.0, label_time_s))
@@ -167,7 +179,8 @@ class SlowJoin:
         assert second.target is not None
         if abs(first.time_s - second.label_time_s) > WAIT_S:
             return None
-        return Pair(event.id, first.offset, second.target, second.label_time_s)
+        weight = next((w for w in (second.weight, first.weight) if w is not None), 1.0)
+        return Pair(event.id, first.offset, second.target, second.label_time_s, weight)
 
     def _complete(self, id_: str) -> tuple[Event, Event] | None:
         events = [s.event for s in self.ids.get(id_, ())]
@@ -197,23 +210,24 @@ def streams(draw: st.DrawFn) -> Stream:
                 st.sampled_from("flb"),
                 st.sampled_from([-12.0, -5.0, -1.0, 0.0, 0.5, 1.0, 2.0, 4.0, 10.0, 11.0]),
                 st.sampled_from([-11.0, -3.0, 0.0, 3.0, 11.0]),
+                st.sampled_from([None, 0.5, 2.0]),
             ),
             max_size=40,
         )
     )
     events, now_s = [], 0.0
-    for i, (id_, kind, step_s, apart_s) in enumerate(steps):
+    for i, (id_, kind, step_s, apart_s, weight) in enumerate(steps):
         now_s += step_s
         offset = 3 * i  # offsets rise, with gaps
         make = {"f": features(offset, id_, now_s), "l": label(offset, id_, now_s, float(i % 2))}
-        events.append(make.get(kind, both(offset, id_, now_s, now_s + apart_s)))
+        events.append(make.get(kind, both(offset, id_, now_s, now_s + apart_s))._replace(weight=weight))
     return events
 
 
 def remembered(join: LabelJoin[int]) -> dict[str, tuple[object, ...]]:
     """Everything a join knows of each id that can still matter."""
     return {
-        i: (e.first_at, e.clock_s, e.last_s, e.row, e.time_s, e.target, e.label_time_s, e.done)
+        i: (e.first_at, e.clock_s, e.last_s, e.row, e.time_s, e.target, e.label_time_s, e.weight, e.done)
         for i, e in join._entries.items()
     }
 

@@ -120,6 +120,7 @@ def fingerprint(core: Core) -> tuple[object, ...]:
         taken.replay_from,
         taken.ledger,
         repr(taken.metrics),
+        repr(taken.classes),
         taken.labels,
         taken.hyper,
         taken.reference,
@@ -317,6 +318,70 @@ def test_predictions_that_are_gone_are_counted() -> None:
     assert len(play(again, records[100:])[0].steps)
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "prior"),
+    [("binary", [1, 1], [2.5 / 3]), ("multiclass", ["z", "z"], [1 / 9, 1 / 9, 7 / 9]), ("regression", [], [0.0])],
+)
+def test_before_two_classes_were_seen_the_prior_is_said(task: str, labels: list[object], prior: list[float]) -> None:
+    core = core_of(spec_of(task))  # the reference has pulled its parameters from 0
+    example = {"time": 1.0, "features": {"a": 1.0}}
+    both = [{"id": f"e{i}", **example, "label": label, "label_time": 1.0} for i, label in enumerate(labels)]
+    core.take(0, records_of([*both, b"", b""][:BATCH]))
+    at = core.partitions[0].next_offset
+    core.take(0, records_of([b""] * (BATCH - at), start=at))
+    (said,) = said_of([core.take(0, records_of([{"id": "x", **example}], start=BATCH))]).values()
+    assert said.scores == pytest.approx(np.array(prior), rel=1e-6)
+    assert said.prior.tolist() == said.scores.tolist()
+    other = {"binary": 0, "multiclass": "x", "regression": 7.0}[task]
+    core.take(0, records_of([{"id": "y", **example, "label": other, "label_time": 1.0}], start=BATCH + 1))
+    (said,) = said_of([core.take(0, records_of([{"id": "z", **example}], start=BATCH + 2))]).values()
+    assert said.scores != pytest.approx(said.prior, rel=1e-3)
+
+
+# Weights ---------------------------------------------------------------------------------------------------
+
+
+def test_a_weight_reaches_the_learner_the_score_and_the_rates() -> None:
+    core = core_of(spec_of())
+    labels = [(1, 3.0), (0, None), (1, 0.5)]
+    values = [
+        {"id": f"e{i}", "time": 1.0, "features": {}, "label": y, "label_time": 1.0, "weight": w}
+        for i, (y, w) in enumerate(labels)
+    ]
+    (step,) = core.take(0, records_of(values)).steps
+    assert step.weights is not None
+    assert step.weights.tolist() == [3.0, 1.0, 0.5]
+    assert core.metrics()["majority_accuracy"] == 3.5 / 4.5
+    assert [(c.name, c.support) for c in core.classes()] == [("1", 3.5), ("0", 1.0)]
+    assert core.encoder.rates.prior() == pytest.approx([(3.5 + 0.5) / (4.5 + 1.0)])
+    heavy, light = core_of(spec_of()), core_of(spec_of())
+    heavy.take(0, records_of(values))
+    light.take(0, records_of([v | {"weight": 1} for v in values]))
+    assert heavy.learner.parameters().tobytes() == core.learner.parameters().tobytes()
+    assert heavy.learner.parameters().tobytes() != light.learner.parameters().tobytes()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_weights_of_one_are_as_if_nobody_gave_any(task: str) -> None:
+    plain, ones = core_of(spec_of(task)), core_of(spec_of(task))
+    outs = play(plain, stream(task))
+    values = [json.loads(r.value) | {"weight": 1} if r.value and len(r.value) > 12 else r.value for r in stream(task)]
+    play(ones, records_of(values))
+    assert all(step.weights is None for out in outs for step in out.steps)
+    assert fingerprint(ones) == fingerprint(plain)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_stopping_leaves_no_trace_of_weighted_examples_either(task: str) -> None:
+    rng = random.Random(1)
+    values: list[object] = [
+        json.loads(r.value) | {"weight": rng.choice((None, 0.25, 2, 7.5))} if r.value and len(r.value) > 12 else r.value
+        for r in stream(task, seed=2)
+    ]
+    fetches = sorted(rng.sample(range(1, len(values)), 15))
+    assert_no_trace(spec_of(task), records_of(values), fetches, set(rng.sample(fetches, 5)))
+
+
 # What is counted -----------------------------------------------------------------------------------------
 
 
@@ -364,6 +429,32 @@ def test_examples_without_a_label_expire_by_event_time() -> None:
     assert core.metrics()["waiting"] == 2
     late = core.take(0, records_of([{"id": "e3", "label": 1, "label_time": 30.0}], start=32))
     assert late.steps == []
+
+
+def test_of_many_classes_those_with_the_most_labels_are_told() -> None:
+    classes = tuple(range(30))
+    core = core_of(spec_of("multiclass", label=Label(name="y", classes=classes, wait_s=WAIT_S)))
+    labels = [k for k in classes for _ in range(1 + k)]
+    values = [{"id": f"e{i}", "time": 1.0, "features": {}, "label": y, "label_time": 1.0} for i, y in enumerate(labels)]
+    core.take(0, records_of(values))
+    assert [(c.name, c.support) for c in core.classes()] == [(str(k), 1.0 + k) for k in range(29, 9, -1)]
+    assert core_of(spec_of("regression")).classes() == ()
+
+
+def test_a_score_of_an_older_layout_begins_anew_and_the_rest_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    spec, records = spec_of(), stream("binary")
+    core = core_of(spec)
+    said = said_of(play(core, records[:100]))
+    envelope, data = stopped(core, Registry("memory://test_learn"))
+    arrays = unpack(data)[0]
+    arrays["score.sums"] = arrays["score.sums"][:3]
+    again = Core(spec, TorchLearner(spec))
+    again.load(arrays, envelope)
+    again.rebuild(0, [records[envelope.replay_from[0][0] : 100]], said)
+    assert "the score begins anew: score state 'sums' is of shape (3,), wanted shape (49,)" in caplog.text
+    assert again.metrics()["count"] == 0
+    assert again.learner.parameters().tobytes() == core.learner.parameters().tobytes()
+    assert len(again.take(0, records[100:]).steps) > 0
 
 
 def test_what_is_ignored_is_counted_once() -> None:
@@ -493,7 +584,7 @@ def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
     for task, said, wrong in (
         ("binary", [0.9], 1.0),
         ("multiclass", [0.1, 0.8, 0.1], 1.0),
-        ("regression", [3.0], 0.75),
+        ("regression", [3.0], 3.0 / 3.5),  # majority, which said 0.5, erred by 0.5
     ):
         core = core_of(spec_of(task))
         k = len(said)
@@ -502,7 +593,20 @@ def test_drift_is_watched_on_what_was_said(monkeypatch: pytest.MonkeyPatch) -> N
         monkeypatch.setattr(core.drift, "add", seen.extend)
         label = {"binary": 0, "multiclass": "x", "regression": 0.0}[task]
         core.take(0, records_of([{"id": "e", "time": 1, "features": {}, "label": label, "label_time": 1}]))
-        assert seen.pop() == wrong
+        assert seen.pop() == pytest.approx(wrong)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 60.0])
+def test_regressions_drift_does_not_depend_on_the_labels_unit(unit: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    core = core_of(spec_of("regression"))
+    monkeypatch.setattr(core.drift, "add", seen.extend)
+    for i, (said, label) in enumerate([(4.0, 2.0), (9.0, 8.0), (1.0, 3.0)]):
+        scores, prior = np.array([said * unit], np.float32), np.array([5.0 * unit], np.float32)
+        core.partitions[0].recorded = {i: Said(np.zeros(4, np.float32), scores, 0.0, prior)}
+        value = {"id": f"e{i}", "time": 1, "features": {}, "label": label * unit, "label_time": 1}
+        core.take(0, records_of([value], start=i))
+    assert seen == pytest.approx([2 / (2 + 3), 1 / (1 + 3), 2 / (2 + 8 / 3)], rel=1e-5)
 
 
 @pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])

@@ -76,6 +76,23 @@ def test_prior_only_until_two_classes_were_seen(task: str, warm: int) -> None:
     assert known == [n >= warm for n in range(4)]
 
 
+@pytest.mark.parametrize(
+    ("task", "labels", "prior"),
+    [
+        ("binary", 0, [0.5]),
+        ("binary", 1, [0.75]),
+        ("multiclass", 0, [1 / 3, 1 / 3, 1 / 3]),
+        ("multiclass", 1, [2 / 3, 1 / 6, 1 / 6]),
+        ("regression", 0, [0.0]),
+    ],
+)
+def test_until_then_answers_are_the_prior(task: str, labels: int, prior: list[float]) -> None:
+    model = prepared(spec_of("m", task), labels=labels)
+    assert model.predict([{"distance": 3.0}, {}]) == pytest.approx(np.array([prior, prior], np.float32))
+    with pytest.raises(FeatureError, match="'distance' is 'far', wanted a number"):
+        model.predict([{"distance": "far"}])
+
+
 def test_rates_are_read_at_the_newest_label_unless_told() -> None:
     model = prepared(spec_of("m"), labels=3)
     assert model.newest_s == NOW_S

@@ -54,7 +54,7 @@ def test_head_counts_and_lag_are_there() -> None:
     }
     assert {key: got.get(key) for key in wanted} == wanted
     assert ("stream_app_committed_offset", "1") not in got
-    for name in ("auc", "window_auc", "log_loss", "window_log_loss"):
+    for name in ("auc", "window_auc", "pr_auc", "macro_f1", "log_loss", "window_log_loss", "calibration_error"):
         assert 0.0 <= got[(f"stream_app_{name}",)] <= 1.0
 
 
@@ -62,7 +62,14 @@ def test_head_counts_and_lag_are_there() -> None:
 def test_other_tasks_have_their_own(task: str, measure: str) -> None:
     got = scraped(status_of(task))
     assert math.isfinite(got[(f"stream_app_{measure}",)])
-    assert ("stream_app_auc",) not in got
+    assert ("stream_app_pr_auc",) not in got
+
+
+def test_classes_are_labelled() -> None:
+    got = scraped(status_of())
+    wanted = {"labels": 1_000, "said": 800, "precision": 0.5, "recall": 0.4, "f1": 8 / 18}
+    assert {name: got[(f"stream_app_class_{name}", "k1")] for name in wanted} == pytest.approx(wanted)
+    assert not [key for key in scraped(status_of("regression")) if key[0].startswith("stream_app_class")]
 
 
 def test_unknown_lag_is_absent() -> None:

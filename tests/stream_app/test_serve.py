@@ -187,7 +187,9 @@ def test_the_model(writer: Writer, client: StreamModelClient) -> None:
 def test_prior_only(writer: Writer, client: StreamModelClient) -> None:
     writer.announce(artefact(writer.spec, 0.5, labels=1))
     until(lambda: number(client) == 1)
-    assert client.predict([{}]).version.prior_only
+    answer = client.predict([{}])
+    assert answer.version.prior_only
+    assert answer.rows[0].scores == pytest.approx({"on time": 0.25, "late": 0.75})
 
 
 @pytest.mark.parametrize(

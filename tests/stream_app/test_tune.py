@@ -260,7 +260,7 @@ def test_after_a_new_beginning_it_tunes_as_at_first(rounds: Rounds) -> None:
 def test_a_challenger_without_a_loss_never_wins_but_beats_a_champion_without_one() -> None:
     def wins(own: float, said: float, margin: float = 0.0) -> bool:
         found = Challenger.__new__(Challenger)  # only the tally
-        found.labels, found._own_loss, found._said_loss = 2, 2 * own, 2 * said
+        found._weight, found._own_loss, found._said_loss = 2.0, 2 * own, 2 * said
         return found.wins(margin)
 
     nan, inf = math.nan, math.inf

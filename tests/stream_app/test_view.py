@@ -9,8 +9,9 @@ import pytest
 from rich.console import Console
 
 from stream_app.dashboard.view import Frame, line, lines, render, show
+from stream_app.modellog import ClassScore
 from stream_app.status import ProcessStatus, Status
-from tests.stream_app.heads import NOW_S, decision, head_of, lag_of, status_of
+from tests.stream_app.heads import NOW_S, classes_of, decision, head_of, lag_of, status_of
 
 RIVER: dict[str, Any] = {
     "auc": 0.7361,
@@ -47,7 +48,7 @@ def test_everything_is_shown_and_fits() -> None:
         "tuner waiting (2 restarts)",
     ):
         assert wanted in text, wanted
-    assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- +│", text)
+    assert re.search(r"River +0\.4872 +- +0\.7361 +0\.7858 +- +- +│", text)
     assert re.search(r"waiting for labels +50", text)
     assert re.search(r"dead letters +3", text)
     assert re.search(r"drift +v7 +worse True +level 0\.25", text)
@@ -57,13 +58,24 @@ def test_everything_is_shown_and_fits() -> None:
 
 @pytest.mark.parametrize(
     ("task", "titles"),
-    [("multiclass", ("accuracy", "macro-F1")), ("regression", ("MAE", "RMSE", "R²"))],
+    [("multiclass", ("log-loss", "calib.", "acc.", "macro-F1")), ("regression", ("MAE", "RMSE", "R²"))],
 )
 def test_other_tasks_show_their_own_measures(task: str, titles: tuple[str, ...]) -> None:
     text = drawn(Frame(status_of(task)))
     assert all(title in text for title in titles)
     assert "AUC" not in text
     assert titles[0] in line(status_of(task))
+
+
+def test_many_classes_are_cut_short() -> None:
+    head = head_of(7, classes=classes_of(20))
+    status = status_of("multiclass", head=head)
+    text = drawn(Frame(status))
+    assert "labels: k0 20,000 F1 0.0385 · k1 19,000 F1 0.0404" in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert "k4 16,000 F1 0.0476 · 15 more" in line(status)
+    long = head_of(7, classes=(ClassScore(name="x" * 500, support=1.0, said=0.0, right=0.0),))
+    assert "x" * 20 + " 1 F1 0.0000" in line(status_of(head=long))
 
 
 def test_nothing_is_known_yet() -> None:
@@ -108,9 +120,10 @@ def test_decisions_of_one_kind_in_a_row_take_one_row() -> None:
 
 def test_one_line_says_the_main_things() -> None:
     text = lines(Frame(status_of(), {"River": RIVER}, [ProcessStatus("serve", "refused", None, 0)]))
-    assert text.startswith("flights v7 epoch 2; 1,050 events, 1,234/s, lag 42; AUC ")
-    assert "1 drift, 1 promoted" in text
-    assert text.endswith("; River AUC 0.7361; serve refused")
+    assert text.startswith("flights v7 epoch 2; 1,050 events, 1,234/s, lag 42; log-loss ")
+    assert re.search(r"; calib\. [0-9.]+ \(window [0-9.]+\); AUC ", text)
+    assert "; labels k0 2,000 F1 0.2857 · k1 1,000 F1 0.4444; 1 drift, 1 promoted" in text
+    assert text.endswith("; River log-loss 0.4872; serve refused")
     assert "\n" not in text
 
 
