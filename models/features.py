@@ -124,6 +124,13 @@ class FeatureEncoder:
         numbers = [_number(n, row.get(n)) for n in self.numeric_names]
         return (*numbers, *(_category(n, row.get(n)) for n in self.categorical_names))
 
+    def named(self, raw: Raw, names: Sequence[str]) -> Times:
+        """Some features as columns (B, W) of numbers, categorical ones as their codes; NaN is missing."""
+        columns = dict(zip(self.numeric_names, raw.numeric.T, strict=True))
+        codes = zip(self.categorical_names, raw.categories.T, strict=True)
+        columns |= {name: np.where(code > 0, code, np.nan) for name, code in codes if name in names}
+        return np.stack([columns[name] for name in names], axis=1).astype(np.float64)
+
     def dense(self, raw: Raw, times_s: Times) -> Floats:
         """Numeric features beside the recent rates at ``times_s`` (B,), unscaled: (B, N + R)."""
         return np.concatenate([raw.numeric, self.rates.read(raw.keys, times_s)], axis=1)

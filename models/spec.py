@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -118,10 +118,16 @@ class Compression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes of the error, found by ADWIN; a rise releases the pull toward a reference gone stale."""
+    """Changes of the error and of inputs. A rise of the error releases the pull toward a reference gone stale."""
 
+    detector: Literal["adwin", "page_hinkley", "ddm"] = "adwin"
+    """What watches the error; models/drift.py compares them. ddm counts mistakes: not for regression."""
     delta: float = 0.00001
-    """Chance of a false alarm per check, were the errors independent; smaller is later and surer."""
+    """Chance of a false alarm, were the errors independent; smaller is later and surer."""
+    inputs: tuple[str, ...] = ()
+    """Features watched for a change of their mean and of how often they are missing; a change goes on record and
+    releases nothing. What has a rhythm (the hour, the weather) changes all the time."""
+    input_detector: Literal["adwin", "page_hinkley"] = "adwin"
 
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
@@ -379,6 +385,7 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
+    yield from _wrong_drift(spec)
     yield from _too_large(spec)
 
 
@@ -436,7 +443,7 @@ def _wrong_rates(features: Features) -> Iterator[_Found]:
         yield _Found((*where, empty), (), f"at least one, as {given} are given")
     for name in (name for names in rates.keys for name in names):
         if name not in features.categorical:
-            wanted = f"names of categorical features{_near(name, features)}"
+            wanted = f"names of categorical features{_near(name, features.categorical)}"
             yield _Found((*where, "keys"), name, wanted)
     if len({frozenset(names) for names in rates.keys}) < len(rates.keys):
         yield _Found((*where, "keys"), rates.keys, "every combination once")
@@ -444,8 +451,8 @@ def _wrong_rates(features: Features) -> Iterator[_Found]:
         yield _Found((*where, "keys"), rates.keys, "every name once in a combination")
 
 
-def _near(name: str, features: Features) -> str:
-    near = difflib.get_close_matches(name, features.categorical, n=1)
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f", such as {near[0]}" if near else ""
 
 
@@ -463,6 +470,19 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         if not _TINY <= low < high <= _HUGE:
             wanted = "a lower and a higher number, both above 0"
             yield _Found(("tuning", name), (low, high), wanted)
+
+
+def _wrong_drift(spec: ModelSpec) -> Iterator[_Found]:
+    drift, features = spec.drift, spec.features
+    if drift.detector == "ddm" and spec.task == "regression":
+        wanted = "adwin or page_hinkley for task regression, whose errors are numbers: ddm counts mistakes"
+        yield _Found(("drift", "detector"), "ddm", wanted)
+    known = [*features.numeric, *features.categorical]
+    for name in drift.inputs:
+        if name not in known:
+            yield _Found(("drift", "inputs"), name, f"names of features{_near(name, known)}")
+    if len(set(drift.inputs)) < len(drift.inputs):
+        yield _Found(("drift", "inputs"), drift.inputs, "every name once")
 
 
 def _too_large(spec: ModelSpec) -> Iterator[_Found]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drift import Drift, DriftWatch
+from models.drift import Drift, DriftWatch, InputWatch
 from models.features import FeatureEncoder, Raw
 from models.learner import Floats, Ints, Learner
 from models.snapshot import Arrays, prefixed, under
@@ -26,7 +26,7 @@ from stream_app.score import Prequential
 
 COUNTS = (
     *("events", "learned", "dead_letters", "expired", "orphans", "ignored"),
-    *("drifts", "lost_predictions", "skipped_steps"),
+    *("drifts", "input_drifts", "lost_predictions", "skipped_steps"),
 )
 
 
@@ -96,7 +96,8 @@ class Core:
         self.learner = learner
         self.encoder = FeatureEncoder(spec)
         self.score = Prequential(spec.task, len(spec.label.classes))
-        self.drift = DriftWatch(spec.drift.delta)
+        self.drift = DriftWatch(spec.drift.delta, detector=spec.drift.detector)
+        self.inputs = InputWatch(spec.drift.inputs, spec.drift.delta, detector=spec.drift.input_detector)
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.reference: str | None = None
@@ -146,10 +147,18 @@ class Core:
             return None
         rows, fresh = self._rows(events, [state.recorded.pop(e.offset, None) for e in events], nochange)
         self.encoder.scaler.observe(rows.dense)
+        self._watch_inputs(rows, out)
         self.counts["events"] += len(events)
         if len(fresh):
             out.predictions.append(rows.said.take(fresh))
         return rows
+
+    def _watch_inputs(self, rows: Rows, out: Taken) -> None:
+        """What changes there may not trouble the model: it goes on record and releases nothing."""
+        if names := self.spec.drift.inputs:
+            found = self.inputs.add(self.encoder.named(rows.raw, names))
+            out.drifts.extend(found)
+            self.counts["input_drifts"] += len(found)
 
     def _last_targets(self, events: Sequence[Event]) -> list[float]:
         """For each row, the last label that had arrived before it; NaN before the first."""
@@ -266,6 +275,7 @@ class Core:
             prefixed("features", self.encoder.state())
             | prefixed("score", self.score.state())
             | prefixed("learner", self.learner.state())
+            | prefixed("drift", self.drift.state() | self.inputs.state())
             | {"core.last_target": np.array([self._last_target])}
         )
 
@@ -274,6 +284,8 @@ class Core:
         self.encoder.load(under("features", arrays))
         self.score.load(under("score", arrays))
         self.learner.load(under("learner", arrays))
+        self.drift.load(under("drift", arrays))
+        self.inputs.load(under("drift", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}

@@ -34,6 +34,7 @@ _COUNTERS = {
     "orphans": ("orphans", "Labels whose example did not come in time."),
     "ignored": ("ignored", "Repeated features and labels, passed over."),
     "drifts": ("drifts", "Changes of the error rate that were noticed."),
+    "input_drifts": ("input_drifts", "Changes of watched inputs that were noticed."),
     "lost_predictions": ("lost_predictions", "Predictions that recovery had to make again."),
     "skipped_steps": ("skipped_steps", "Steps not taken because their gradient was not finite."),
 }

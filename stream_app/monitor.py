@@ -90,7 +90,7 @@ class Seen:
             self.int8 = bare
 
 
-_KEPT = ("dead_letters", "expired", "orphans", "ignored", "drifts", "lost_predictions")
+_KEPT = ("dead_letters", "expired", "orphans", "ignored", "drifts", "input_drifts", "lost_predictions")
 
 
 class Monitor:
