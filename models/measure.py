@@ -28,24 +28,32 @@ class Examples(NamedTuple):
 
 
 def mean_loss(task: Task, scores: NDArray[np.floating], target: NDArray[np.generic]) -> float:
-    """Log-loss in nats of probabilities, or squared error for regression; the mean over B rows.
-
-    Args:
-        scores: (B, K) as a session gives them: probability of the second class (binary, K = 1), of
-            each class (multiclass), or the value (regression, K = 1).
-        target: (B,): 0 or 1, the class's index, or the value.
+    """The mean of ``row_losses`` over B rows.
 
     Raises:
         ValueError: no rows, or not as many scores as targets.
     """
     if len(target) == 0 or len(scores) != len(target):
         raise ValueError(f"{len(scores)} rows of scores, {len(target)} targets; wanted equally many, at least 1")
+    return float(np.mean(row_losses(task, scores, target)))
+
+
+def row_losses(task: Task, scores: NDArray[np.floating], target: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Log-loss in nats of probabilities, or squared error for regression: (B,).
+
+    Args:
+        scores: (B, K) as a session gives them: probability of the second class (binary, K = 1), of
+            each class (multiclass), or the value (regression, K = 1).
+        target: (B,): 0 or 1, the class's index, or the value.
+    """
     wide = scores.astype(np.float64)  # (B, K)
     if task == "regression":
-        return float(np.mean((wide[:, 0] - target.astype(np.float64)) ** 2))
+        squares: NDArray[np.float64] = (wide[:, 0] - target.astype(np.float64)) ** 2
+        return squares
     classes = target.astype(np.int64)
     if task == "binary":
         said = np.where(classes == 1, wide[:, 0], 1.0 - wide[:, 0])  # (B,)
     else:
         said = wide[np.arange(len(wide)), classes]  # (B,)
-    return float(-np.mean(np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED))))
+    losses: NDArray[np.float64] = -np.log(np.clip(said, CLIPPED, 1.0 - CLIPPED))
+    return losses

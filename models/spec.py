@@ -130,6 +130,15 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
     input_detector: Literal["adwin", "page_hinkley"] = "adwin"
 
 
+class Explain(msgspec.Struct, frozen=True, kw_only=True):
+    """Which features matter: for single predictions on request, and over all of them (models/explain.py)."""
+
+    pairs: int = 8
+    """Pairs of walks that explain a prediction: more is finer, and costs 2 (features + 1) rows predicted each."""
+    rows_per_label: float = 0.4
+    """Rows predicted besides, per label learned, to measure the features' importance; 0: never."""
+
+
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
     every_s: float = 1.0
     keep: int = 20
@@ -150,6 +159,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     drift: Drift = Drift()
     tuning: Tuning = Tuning()
     compression: Compression = Compression()
+    explain: Explain = Explain()
     publish: Publish = Publish()
 
     @property
@@ -353,6 +363,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "compression.every_s": (_TINY, LONGEST_S),
     "compression.calibration_rows": (200, 10**6),  # fewer are never compressed with: compress.FEWEST_ROWS
     "compression.loss_budget": (0.0, _HUGE),
+    "explain.pairs": (1, 1_000),
+    "explain.rows_per_label": (0.0, 1_000.0),
     "publish.every_s": (_TINY, LONGEST_S),
     "publish.keep": (2, 10**6),
     "publish.inline_bytes": (0, 900_000),

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.drift import Drift, DriftWatch, InputWatch
+from models.explain import Importance
 from models.features import FeatureEncoder, Raw
 from models.learner import Floats, Ints, Learner
 from models.snapshot import Arrays, prefixed, under
@@ -98,6 +99,7 @@ class Core:
         self.score = Prequential(spec.task, len(spec.label.classes))
         self.drift = DriftWatch(spec.drift.delta, detector=spec.drift.detector)
         self.inputs = InputWatch(spec.drift.inputs, spec.drift.delta, detector=spec.drift.input_detector)
+        self.importance = Importance(spec)
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.reference: str | None = None
@@ -207,6 +209,7 @@ class Core:
         own = np.stack([rows.own[i] for rows, i in (p.row for p in pairs)])
         said = self._score(pairs, target)
         self._watch(said, target, out)
+        self.importance.take(self._scores_of, dense, categories, target)
         x = self.encoder.standardise(dense)
         skipped = self.learner.skipped_steps
         self.learner.learn(x, categories, target)
@@ -215,6 +218,9 @@ class Core:
         self.encoder.rates.learn(keys, self._tracked(target), label_times_s)
         self._enter(state, pairs)
         out.steps.append(Step(x, dense, categories, target, own, said))
+
+    def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
+        return self.learner.predict(self.encoder.standardise(dense), categories)
 
     def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats) -> Floats:
         """Each label against what was said when its features came."""
@@ -276,6 +282,7 @@ class Core:
             | prefixed("score", self.score.state())
             | prefixed("learner", self.learner.state())
             | prefixed("drift", self.drift.state() | self.inputs.state())
+            | prefixed("importance", self.importance.state())
             | {"core.last_target": np.array([self._last_target])}
         )
 
@@ -286,6 +293,7 @@ class Core:
         self.learner.load(under("learner", arrays))
         self.drift.load(under("drift", arrays))
         self.inputs.load(under("drift", arrays))
+        self.importance.load(under("importance", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}

@@ -136,6 +136,11 @@ def _head(status: Status) -> Iterator[Metric]:
     yield _gauge("half_life_events", "In which the pull halves the distance.", half_life)
     has_reference = float(head.reference is not None)
     yield _gauge("has_reference", "0 while there is none to pull toward.", has_reference)
+    importances: dict[Key, float] = {(name,): value for name, value in head.importance.items()}
+    text = "Loss added when the feature's value is another row's; those that matter most."
+    yield _labelled("importance", text, importances, ("feature",))
+    members: dict[Key, float] = {(name,): value for name, value in head.members.items()}
+    yield _labelled("member_weight", "Of a mixture's members.", members, ("member",))
     for name, value in head.metrics.items():
         if name not in _COUNTERS:
             metric = _RENAMED.get(name, name)

@@ -22,6 +22,10 @@ SERVING = "serving.onnx"
 """Name of a version's array (uint8, 1-D) that is the graph servers run."""
 
 
+IMPORTANCES = 50
+"""So many features' importances travel in an envelope; each becomes a time series somewhere."""
+
+
 class Snapshot(NamedTuple):
     """What a version will be, taken between two steps; nothing in it changes any more."""
 
@@ -35,6 +39,8 @@ class Snapshot(NamedTuple):
     labels: int
     hyper: Hyper
     reference: str | None
+    importance: dict[str, float]
+    members: dict[str, float]
 
 
 def snapshot(core: Core) -> Snapshot:
@@ -50,6 +56,8 @@ def snapshot(core: Core) -> Snapshot:
         labels=core.counts["learned"],
         hyper=core.hyper(),
         reference=core.reference,
+        importance=core.importance.largest(IMPORTANCES),
+        members={},
     )
 
 
@@ -85,6 +93,8 @@ def write(
         reference=taken.reference,
         ledger=taken.ledger,
         metrics=taken.metrics,
+        importance=taken.importance,
+        members=taken.members,
         created_s=created_s,
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.

@@ -47,6 +47,7 @@ def test_everything_is_shown_and_fits() -> None:
         "tuner waiting (2 restarts)",
     ):
         assert wanted in text, wanted
+    assert "matters distance 0.031 · rates(origin, hour) 0.020 · feature0 0.010 · " in text
     assert re.search(r"River +0\.7361 +0\.4872 +0\.7858 +0\.7315 +- +│", text)
     assert re.search(r"waiting for labels +50", text)
     assert re.search(r"dead letters +3", text)
@@ -94,8 +95,8 @@ def test_only_the_newest_decisions_are_shown() -> None:
     decisions = tuple(decision(kinds[n % 2], loss=n) for n in range(50))
     text = drawn(Frame(status_of(decisions=decisions)))
     assert "loss 49" in text
-    assert "loss 43" in text
-    assert "loss 42" not in text
+    assert "loss 44" in text
+    assert "loss 43" not in text
 
 
 def test_decisions_of_one_kind_in_a_row_take_one_row() -> None:
