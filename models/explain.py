@@ -12,16 +12,16 @@ Lundberg & Lee 2017). In every walk the moves add up to score(x) - score(b), so 
 
     sum of phi = score(x) - mean score of the background rows used.
 
-Walks come in pairs, one in the reverse order of the other, from the same b (antithetic, Mitchell et al. 2022). One
-explained row costs m (F + 1) rows predicted. Orders and background rows are drawn from a fixed seed: the same version
-says the same of the same row.
+Walks come in pairs, one in the reverse order of the other (antithetic, Mitchell et al. 2022), each from a b of its own:
+which rows a row is compared with makes most of the error. One explained row costs m (F + 1) rows predicted. Orders
+and background rows are drawn from a fixed seed: the same version says the same of the same row.
 
 Everything here is numpy: servers use it too.
 """
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,7 +110,7 @@ class Explainer:
         orders = _orders(len(self.grouping.names), spec.explain.pairs, seed)  # (m, F)
         self._ranks = np.argsort(orders, axis=1)  # (m, F) when a feature is turned
         shuffled = np.random.default_rng(seed).permutation(len(background.dense))
-        rows = np.repeat(np.resize(shuffled, spec.explain.pairs), 2)  # (m,) both walks of a pair from the same row
+        rows = np.resize(shuffled, len(orders))  # each once, as long as there are enough
         self._from = Background(background.dense[rows], background.categories[rows])
 
     def explain(self, scores_of: ScoresOf, dense: Floats, categories: Ints, *, log_odds: bool = False) -> Explained:
@@ -137,9 +137,15 @@ class Explainer:
             of_dense, of_category = self.grouping.turned(turned)
             mixed = np.where(of_dense, dense, self._from.dense[walks, None])  # (w, F + 1, N + R)
             codes = np.where(of_category, categories, self._from.categories[walks, None])
-            scores = scores_of(mixed.reshape(-1, len(dense)), codes.reshape(-1, len(categories)))
+            scores = scores_of(_flat(mixed), _flat(codes))
             found.append(scores.reshape(*turned.shape[:2], -1))
         return np.concatenate(found).astype(np.float64)
+
+
+def _flat(rows: NDArray[Any]) -> NDArray[Any]:
+    """(n, m, D) -> (n m, D), also where D is 0."""
+    n, m, columns = rows.shape
+    return rows.reshape(n * m, columns)
 
 
 @lru_cache(maxsize=8)
@@ -159,7 +165,7 @@ FEATURES = 64
 KEPT = 128
 """Rows remembered, to put their values in place of others' and as background for single predictions."""
 TURNOVER = 8
-"""One in so many rows measured is remembered, in place of any: with KEPT rows, the newest some thousand labels'."""
+"""One in so many rows measured is remembered, in place of any: they are of the newest KEPT * TURNOVER measured."""
 HALF_LIFE = 1_600.0
 """Measured rows after which a measurement counts half."""
 
@@ -220,7 +226,7 @@ class Importance:
         others = rng.integers(len(self._kept.dense), size=n)
         mixed = np.where(of_dense[:, None], self._kept.dense[others], rows.dense)  # (1 + f, n, N + R)
         codes = np.where(of_category[:, None], self._kept.categories[others], rows.categories)
-        scores = scores_of(mixed.reshape(-1, mixed.shape[2]), codes.reshape(-1, codes.shape[2]))
+        scores = scores_of(_flat(mixed), _flat(codes))
         if self._spec.task == "regression":
             self._label.observe(target[:, None])
             scores, target = self._label.scale(scores), self._label.scale(target[:, None])[:, 0]

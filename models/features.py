@@ -124,12 +124,16 @@ class FeatureEncoder:
         numbers = [_number(n, row.get(n)) for n in self.numeric_names]
         return (*numbers, *(_category(n, row.get(n)) for n in self.categorical_names))
 
-    def named(self, raw: Raw, names: Sequence[str]) -> Times:
+    def named(self, raw: Raw, names: Sequence[str]) -> Floats:
         """Some features as columns (B, W) of numbers, categorical ones as their codes; NaN is missing."""
-        columns = dict(zip(self.numeric_names, raw.numeric.T, strict=True))
-        codes = zip(self.categorical_names, raw.categories.T, strict=True)
-        columns |= {name: np.where(code > 0, code, np.nan) for name, code in codes if name in names}
-        return np.stack([columns[name] for name in names], axis=1).astype(np.float64)
+        columns = np.empty((len(raw.numeric), len(names)), np.float32)
+        for w, name in enumerate(names):
+            if name in self.numeric_names:
+                columns[:, w] = raw.numeric[:, self.numeric_names.index(name)]
+            else:
+                codes = raw.categories[:, self.categorical_names.index(name)]
+                columns[:, w] = np.where(codes > 0, codes, np.nan)
+        return columns
 
     def dense(self, raw: Raw, times_s: Times) -> Floats:
         """Numeric features beside the recent rates at ``times_s`` (B,), unscaled: (B, N + R)."""

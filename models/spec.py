@@ -133,7 +133,7 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 class Explain(msgspec.Struct, frozen=True, kw_only=True):
     """Which features matter: for single predictions on request, and over all of them (models/explain.py)."""
 
-    pairs: int = 8
+    pairs: int = 16
     """Pairs of walks that explain a prediction: more is finer, and costs 2 (features + 1) rows predicted each."""
     rows_per_label: float = 0.4
     """Rows predicted besides, per label learned, to measure the features' importance; 0: never."""

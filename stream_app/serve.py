@@ -54,7 +54,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rows: int = 4096
     """Per Predict; more is INVALID_ARGUMENT."""
     explained_rows: int = 64
-    """Per Predict with ``explain``; more is INVALID_ARGUMENT. One takes as long as some hundred others."""
+    """Per Predict with ``explain``; more is INVALID_ARGUMENT. One takes as long as some thirty others."""
     message_bytes: int = 4 << 20
     """Per request; more is RESOURCE_EXHAUSTED."""
     calls: int = 256

@@ -162,7 +162,7 @@ def inputs_watched(values: np.ndarray, detector: Kind = "adwin", names: str = "a
     return [drift for i in range(0, len(values), STEP) for drift in watch.add(values[i : i + STEP])]
 
 
-@pytest.mark.parametrize(("detector", "within"), [("adwin", 2_100), ("page_hinkley", 700)])
+@pytest.mark.parametrize(("detector", "within"), [("adwin", 2_100), ("page_hinkley", 800)])
 def test_a_moved_input_is_found_and_shown_in_its_own_unit(detector: Kind, within: int) -> None:
     rng = np.random.default_rng(0)
     still = rng.normal(50.0, 3.0, (16_000, 2))

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from models.drift import Drift
 from models.snapshot import pack, unpack
-from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Optimiser, Rates
+from models.spec import Blend, Categorical, Explain, Features, Label, Learner, ModelSpec, Numeric, Optimiser, Rates
 from models.spec import Drift as DriftSpec
 from models.torch_learner import TorchLearner
 from stream_app import versions
@@ -52,6 +52,7 @@ def spec_of(task: str = "binary", **changes: Any) -> ModelSpec:
         "optimiser": Optimiser(learning_rate=0.05),
         "blend": Blend(half_life_events=50.0),
         "drift": DriftSpec(delta=0.05, inputs=("a", "c")),
+        "explain": Explain(rows_per_label=2.0),
     }
     return ModelSpec(**fields | changes)
 
@@ -402,6 +403,15 @@ def test_what_can_be_learned_is_learned(task: str, name: str, better: float) -> 
     assert metrics[name] > metrics[f"majority_{name}"] + 0.2
 
 
+def test_a_version_tells_what_matters(tmp_path: Any) -> None:
+    core = core_of(spec_of(), reference=False)
+    play(core, separable("binary"))
+    envelope, _ = stopped(core, Registry(str(tmp_path)))
+    assert next(iter(envelope.importance)) == "a"
+    assert envelope.importance["a"] > 0.1
+    assert set(envelope.importance) == {"a", "b", "rates()", "rates(c)", "c"}
+
+
 ABSURD: list[dict[str, object]] = [
     {"a": 1e308, "b": -1e308},
     {"a": -1e308, "b": 3.4e38},
@@ -433,7 +443,8 @@ def test_absurd_values_poison_nothing(task: str, at: int) -> None:
     outs = play(core, records_of([*good[:at], *values, *good[at:]]), range(0, 300, 5))
     assert core.counts["learned"] == core.counts["events"] == len(good) + len(values)
     for name, array in core.state().items():
-        assert np.isfinite(array).all() or name == "importance.dense", name  # rows as they came
+        as_they_came = name in ("importance.dense", "drift.waiting")
+        assert np.isfinite(array).all() or as_they_came, name
     for offset, said in said_of(outs).items():
         assert np.isfinite(said.scores).all(), offset
         assert np.isfinite(said.rates).all(), offset
