@@ -141,6 +141,17 @@ class FeatureEncoder:
         prior = self.rates.prior().astype(np.float32)
         return np.broadcast_to(prior, (rows, len(prior))).copy()
 
+    def named(self, raw: Raw, names: Sequence[str]) -> Floats:
+        """Some features as columns (B, W) of numbers, categorical ones as their codes; NaN is missing."""
+        columns = np.empty((len(raw.numeric), len(names)), np.float32)
+        for w, name in enumerate(names):
+            if name in self.numeric_names:
+                columns[:, w] = raw.numeric[:, self.numeric_names.index(name)]
+            else:
+                codes = raw.categories[:, self.categorical_names.index(name)]
+                columns[:, w] = np.where(codes > 0, codes, np.nan)
+        return columns
+
     def dense(self, raw: Raw, times_s: Times) -> Floats:
         """Numeric features beside the recent rates at ``times_s`` (B,), unscaled: (B, N + R)."""
         return np.concatenate([raw.numeric, self.rates.read(raw.keys, times_s)], axis=1)

@@ -320,10 +320,9 @@ class OnlineModel:
 
 
 def _mixture(**sizes: Any) -> GrowingLearner:
-    from models.experts.mixture import Mixture  # type: ignore[import-not-found,unused-ignore]
+    from models.experts.mixture import Mixture
 
-    made: GrowingLearner = Mixture(**sizes)
-    return made
+    return Mixture(**sizes)
 
 
 def _class(y: object) -> Class:

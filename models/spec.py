@@ -9,7 +9,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -165,10 +165,25 @@ class Compression(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes of the error, found by ADWIN; a rise releases the pull toward a reference gone stale."""
+    """Changes of the error and of inputs. A rise of the error releases the pull toward a reference gone stale."""
 
+    detector: Literal["adwin", "page_hinkley", "ddm"] = "adwin"
+    """What watches the error; models/drift.py compares them. ddm counts mistakes: not for regression."""
     delta: float = 0.00001
-    """Chance of a false alarm per check, were the errors independent; smaller is later and surer."""
+    """Chance of a false alarm, were the errors independent; smaller is later and surer."""
+    inputs: tuple[str, ...] = ()
+    """Features watched for a change of their mean and of how often they are missing; a change goes on record and
+    releases nothing. What has a rhythm (the hour, the weather) changes all the time."""
+    input_detector: Literal["adwin", "page_hinkley"] = "adwin"
+
+
+class Explain(msgspec.Struct, frozen=True, kw_only=True):
+    """Which features matter: for single predictions on request, and over all of them (models/explain.py)."""
+
+    pairs: int = 16
+    """Pairs of walks that explain a prediction: more is finer, and costs 2 (features + 1) rows predicted each."""
+    rows_per_label: float = 0.4
+    """Rows predicted besides, per label learned, to measure the features' importance; 0: never."""
 
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
@@ -191,6 +206,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     drift: Drift = Drift()
     tuning: Tuning = Tuning()
     compression: Compression = Compression()
+    explain: Explain = Explain()
     publish: Publish = Publish()
 
     @property
@@ -448,6 +464,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "compression.every_s": (_TINY, LONGEST_S),
     "compression.calibration_rows": (200, 10**6),  # fewer are never compressed with: compress.FEWEST_ROWS
     "compression.loss_budget": (0.0, _HUGE),
+    "explain.pairs": (1, 1_000),
+    "explain.rows_per_label": (0.0, 1_000.0),
     "publish.every_s": (_TINY, LONGEST_S),
     "publish.keep": (2, 10**6),
     "publish.inline_bytes": (0, 900_000),
@@ -481,6 +499,7 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
     yield from _wrong_river(spec)
+    yield from _wrong_drift(spec)
     yield from _too_large(spec)
 
 
@@ -538,7 +557,7 @@ def _wrong_rates(features: Features) -> Iterator[_Found]:
         yield _Found((*where, empty), (), f"at least one, as {given} are given")
     for name in (name for names in rates.keys for name in names):
         if name not in features.categorical:
-            wanted = f"names of categorical features{_near(name, features)}"
+            wanted = f"names of categorical features{_near(name, features.categorical)}"
             yield _Found((*where, "keys"), name, wanted)
     if len({frozenset(names) for names in rates.keys}) < len(rates.keys):
         yield _Found((*where, "keys"), rates.keys, "every combination once")
@@ -546,8 +565,8 @@ def _wrong_rates(features: Features) -> Iterator[_Found]:
         yield _Found((*where, "keys"), rates.keys, "every name once in a combination")
 
 
-def _near(name: str, features: Features) -> str:
-    near = difflib.get_close_matches(name, features.categorical, n=1)
+def _near(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
     return f", such as {near[0]}" if near else ""
 
 
@@ -601,6 +620,19 @@ def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
     except estimators.EstimatorError as error:
         where, value = ("pipeline", learner.pipeline) if learner.pipeline else ("estimator", learner.estimator)
         yield _Found(("learner", where), value, f"what River can make: {error}")
+
+
+def _wrong_drift(spec: ModelSpec) -> Iterator[_Found]:
+    drift, features = spec.drift, spec.features
+    if drift.detector == "ddm" and spec.task == "regression":
+        wanted = "adwin or page_hinkley for task regression, whose errors are numbers: ddm counts mistakes"
+        yield _Found(("drift", "detector"), "ddm", wanted)
+    known = [*features.numeric, *features.categorical]
+    for name in drift.inputs:
+        if name not in known:
+            yield _Found(("drift", "inputs"), name, f"names of features{_near(name, known)}")
+    if len(set(drift.inputs)) < len(drift.inputs):
+        yield _Found(("drift", "inputs"), drift.inputs, "every name once")
 
 
 def _too_large(spec: ModelSpec) -> Iterator[_Found]:

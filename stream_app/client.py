@@ -8,7 +8,7 @@ with StreamModelClient("127.0.0.1:50051") as client:
 import numbers
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Self
+from typing import Literal, Self
 
 import grpc
 import msgspec
@@ -24,6 +24,28 @@ _RECONNECT_MS = 2_000
 """A server that comes back is found within seconds; gRPC's own limit makes calls fail for two minutes more."""
 
 Value = float | int | str | None
+_UNITS = {None: pb.EXPLAIN_UNSPECIFIED, "score": pb.EXPLAIN_SCORE, "log_odds": pb.EXPLAIN_LOG_ODDS}
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """What one feature, or the recent rates of one key combination, did to a score."""
+
+    name: str
+    value: Value
+    """As given; of rates, that with the first half-life."""
+    contribution: float
+
+
+class Explanation(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the model says what it says: ``said`` is ``base`` and all contributions."""
+
+    label: str | None
+    """Whose score is explained: of two classes the positive one, of more the most probable; None for regression."""
+    base: float
+    """What it says of recent rows, in the mean."""
+    said: float
+    attributions: tuple[Attribution, ...]
+    """The largest, up or down, first."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +57,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """The most probable class; None for regression."""
     value: float | None
     """Regression: the predicted label."""
+    explanation: Explanation | None = None
+    """If asked for."""
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +105,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """learning_rate, half_life_events"""
     variants: tuple[dict[str, float | int | str | bool], ...]
     """As ``Variant`` in protos/stream_app.proto."""
+    importance: dict[str, float] = {}
+    """How much more is lost when a feature's value is another row's; the largest first."""
+    members: dict[str, float] = {}
+    """Weights of a mixture's members."""
 
 
 class StreamModelClient:
@@ -106,6 +134,7 @@ class StreamModelClient:
         rows: Sequence[Mapping[str, Value]],
         times_s: Sequence[float | None] | None = None,
         *,
+        explain: Literal["score", "log_odds"] | None = None,
         deadline_s: float | None = None,
     ) -> Predictions:
         """Score rows of features by name; what is absent or None is missing.
@@ -113,6 +142,7 @@ class StreamModelClient:
         Args:
             times_s: event times at which recent label rates are read; by default the newest
                 label time that the version has learned from.
+            explain: say why, too, of up to 64 rows: contributions to the score, or for two classes to its log-odds.
 
         Raises:
             ServingError: the server refuses or is gone; ``status`` says which.
@@ -120,8 +150,11 @@ class StreamModelClient:
         times = times_s if times_s is not None else [None] * len(rows)
         if len(times) != len(rows):
             raise ServingError("INVALID_ARGUMENT", f"times_s has {len(times)} times, wanted one per row: {len(rows)}")
+        if explain not in _UNITS:
+            raise ServingError("INVALID_ARGUMENT", f"explain is {explain!r}, wanted 'score', 'log_odds' or None")
         both = enumerate(zip(rows, times, strict=True))
-        request = pb.PredictRequest(rows=[_row(i, row, time_s) for i, (row, time_s) in both])
+        rows_ = [_row(i, row, time_s) for i, (row, time_s) in both]
+        request = pb.PredictRequest(rows=rows_, explain=_UNITS[explain])
         with _serving_errors():
             answer = self._stub.Predict(request, timeout=self._within_s(deadline_s))
         return _predictions(answer)
@@ -238,7 +271,25 @@ def _prediction(row: pb.Prediction) -> Prediction:
         scores=dict(row.scores),
         label=row.label or None,
         value=row.value if row.HasField("value") else None,
+        explanation=_explanation(row.explanation) if row.HasField("explanation") else None,
     )
+
+
+def _explanation(explanation: pb.Explanation) -> Explanation:
+    return Explanation(
+        label=explanation.label or None,
+        base=explanation.base,
+        said=explanation.said,
+        attributions=tuple(
+            Attribution(name=a.name, value=_given(a.value), contribution=a.contribution)
+            for a in explanation.attributions
+        ),
+    )
+
+
+def _given(value: pb.Value) -> Value:
+    kind = value.WhichOneof("kind")
+    return None if kind is None else getattr(value, kind)
 
 
 def _model(answer: pb.GetModelResponse) -> Model:
@@ -256,4 +307,6 @@ def _model(answer: pb.GetModelResponse) -> Model:
         metrics=dict(answer.metrics),
         hyper=_fields(answer.hyper),
         variants=tuple(_fields(v) for v in answer.variants),
+        importance=dict(sorted(answer.importance.items(), key=lambda item: -item[1])),
+        members=dict(answer.members),
     )

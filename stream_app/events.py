@@ -37,7 +37,7 @@ class Topics(NamedTuple):
     models: str
     """Announcements of versions; one partition, its order is the lock; never compacted."""
     decisions: str
-    """Drift, tuning, promotion, quantisation: what the system decided, and on what evidence."""
+    """Drift (of the error, of an input), tuning, promotion, quantisation: what was decided, and on what evidence."""
 
     @classmethod
     def of(cls, name: str) -> "Topics":

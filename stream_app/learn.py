@@ -14,7 +14,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.drift import Drift, DriftWatch
+from models.drift import Drift, DriftWatch, InputWatch
+from models.explain import Importance
 from models.features import FeatureEncoder, Raw
 from models.learner import Floats, Ints, Learner
 from models.references import Recall, References
@@ -30,7 +31,7 @@ log = logging.getLogger("stream_app.learn")
 
 COUNTS = (
     *("events", "learned", "dead_letters", "expired", "orphans", "ignored"),
-    *("drifts", "recalls", "lost_predictions", "skipped_steps"),
+    *("drifts", "input_drifts", "recalls", "lost_predictions", "skipped_steps"),
 )
 
 
@@ -107,8 +108,10 @@ class Core:
         self.learner = learner
         self.encoder = FeatureEncoder(spec)
         self.score = Prequential(spec.task, len(spec.label.classes))
-        self.drift = DriftWatch(spec.drift.delta)
+        self.drift = DriftWatch(spec.drift.delta, detector=spec.drift.detector)
         self.references = References(spec.task, spec.blend.remembered if spec.blend.kind != "none" else 0)
+        self.inputs = InputWatch(spec.drift.inputs, spec.drift.delta, detector=spec.drift.input_detector)
+        self.importance = Importance(spec)
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.reference: str | None = None
@@ -158,10 +161,18 @@ class Core:
             return None
         rows, fresh = self._rows(events, [state.recorded.pop(e.offset, None) for e in events], nochange)
         self.encoder.scaler.observe(rows.dense)
+        self._watch_inputs(rows, out)
         self.counts["events"] += len(events)
         if len(fresh):
             out.predictions.append(rows.said.take(fresh))
         return rows
+
+    def _watch_inputs(self, rows: Rows, out: Taken) -> None:
+        """What changes there may not trouble the model: it goes on record and releases nothing."""
+        if names := self.spec.drift.inputs:
+            found = self.inputs.add(self.encoder.named(rows.raw, names))
+            out.drifts.extend(found)
+            self.counts["input_drifts"] += len(found)
 
     def _last_targets(self, events: Sequence[Event]) -> list[float]:
         """For each row, the last label that had arrived before it; NaN before the first."""
@@ -212,6 +223,7 @@ class Core:
         weights = _weights(pairs)
         said = self._score(pairs, target, weights)
         self._watch(said, target, out)
+        self.importance.take(self._scores_of, dense, categories, target)
         x = self.encoder.standardise(dense)
         self._recall(x, categories, target, out)
         skipped = self.learner.skipped_steps
@@ -221,6 +233,9 @@ class Core:
         self.encoder.rates.learn(keys, self._tracked(target), label_times_s, weights)
         self._enter(state, pairs)
         out.steps.append(Step(x, dense, categories, target, own, said, weights))
+
+    def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
+        return self.learner.predict(self.encoder.standardise(dense), categories)
 
     def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats, weights: Floats | None) -> Floats:
         """Each label against what was said when its features came."""
@@ -302,6 +317,8 @@ class Core:
             | prefixed("score", self.score.state())
             | prefixed("learner", self.learner.state())
             | prefixed("references", self.references.state())
+            | prefixed("drift", self.drift.state() | self.inputs.state())
+            | prefixed("importance", self.importance.state())
             | {"core.last_target": np.array([self._last_target])}
         )
 
@@ -311,6 +328,9 @@ class Core:
         self._load_score(under("score", arrays))
         self.learner.load(under("learner", arrays))
         self.references.load(under("references", arrays))
+        self.drift.load(under("drift", arrays))
+        self.inputs.load(under("drift", arrays))
+        self.importance.load(under("importance", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
         self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}

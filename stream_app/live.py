@@ -18,6 +18,7 @@ import numpy as np
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from models.explain import Background, Explained, Explainer, remembered
 from models.features import FeatureEncoder
 from models.runtime import Runs, Session
 from models.snapshot import Arrays, under, unpack
@@ -43,6 +44,7 @@ _STOP_S = 3.0
 _LONG_INTEGER = re.compile(r"-?[0-9]{16,300}")
 
 Scores = NDArray[np.float32]
+Codes = NDArray[np.int64]
 Row = Mapping[str, object]
 
 _log = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ class LiveModel:
     spec: ModelSpec
     encoder: FeatureEncoder
     session: Runs
+    explainer: Explainer
     newest_s: float
     """Event time of the newest label it has learned from; 0 before the first."""
     prior_only: bool
@@ -74,11 +77,22 @@ class LiveModel:
         Raises:
             FeatureError: a name that the model does not have, or a value of the wrong type.
         """
-        raw = self.encoder.raw_of([self._typed(row) for row in rows])
-        given = times_s if times_s is not None else [None] * len(rows)
-        at_s = np.array([self.newest_s if t is None else t for t in given], dtype=np.float64)
-        scores = self.session.run(self.encoder.dense(raw, at_s), raw.categories)
+        scores = self.session.run(*self._columns(rows, times_s or [None] * len(rows)))
         return self.encoder.priors(len(rows)) if self.prior_only else scores
+
+    def explain(self, row: Row, time_s: float | None = None, *, log_odds: bool = False) -> tuple[Explained, Scores]:
+        """What moved a row's scores, and its dense columns (N + R,), recent rates included.
+
+        Raises:
+            FeatureError: as for ``predict``.
+        """
+        dense, categories = self._columns([row], [time_s])
+        return self.explainer.explain(self.session.run, dense[0], categories[0], log_odds=log_odds), dense[0]
+
+    def _columns(self, rows: Sequence[Row], times_s: Sequence[float | None]) -> tuple[Scores, Codes]:
+        raw = self.encoder.raw_of([self._typed(row) for row in rows])
+        at_s = np.array([self.newest_s if t is None else t for t in times_s], dtype=np.float64)
+        return self.encoder.dense(raw, at_s), raw.categories
 
     def _typed(self, row: Row) -> Row:
         """A wire knows one kind of number: 3.0 for a categorical feature is the integer 3.
@@ -142,6 +156,7 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
         spec=spec,
         encoder=encoder,
         session=_session(spec, encoder, arrays),
+        explainer=Explainer(spec, _background(encoder, arrays)),
         newest_s=_newest_s(learned, envelope),
         prior_only=encoder.prior_only,
     )
@@ -156,6 +171,15 @@ def _session(spec: ModelSpec, encoder: FeatureEncoder, arrays: Arrays) -> Runs:
     learner = RiverLearner(spec)
     learner.load(under("learner", arrays))
     return Direct(encoder, learner)
+
+
+def _background(encoder: FeatureEncoder, arrays: Arrays) -> Background:
+    """Rows that the version remembers; while it has none, one of means, its categories missing."""
+    kept = under("importance", arrays)
+    if "dense" in kept and len(kept["dense"]):
+        return remembered(kept)
+    codes = np.zeros((1, len(encoder.categorical_names)), np.int64)
+    return Background(encoder.scaler.mean.astype(np.float32)[None], codes)
 
 
 def _newest_s(learned: Arrays, envelope: Envelope) -> float:

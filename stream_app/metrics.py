@@ -35,6 +35,7 @@ _COUNTERS = {
     "ignored": ("ignored", "Repeated features and labels, passed over."),
     "drifts": ("drifts", "Changes of the error rate that were noticed."),
     "recalls": ("recalls", "Past references that were taken up again."),
+    "input_drifts": ("input_drifts", "Changes of watched inputs that were noticed."),
     "lost_predictions": ("lost_predictions", "Predictions that recovery had to make again."),
     "skipped_steps": ("skipped_steps", "Steps not taken because their gradient was not finite."),
 }
@@ -137,6 +138,11 @@ def _head(status: Status) -> Iterator[Metric]:
     yield _gauge("half_life_events", "In which the pull halves the distance.", half_life)
     has_reference = float(head.reference is not None)
     yield _gauge("has_reference", "0 while there is none to pull toward.", has_reference)
+    importances: dict[Key, float] = {(name,): value for name, value in head.importance.items()}
+    text = "Loss added when the feature's value is another row's; those that matter most."
+    yield _labelled("importance", text, importances, ("feature",))
+    members: dict[Key, float] = {(name,): value for name, value in head.members.items()}
+    yield _labelled("member_weight", "Of a mixture's members.", members, ("member",))
     for name, value in head.metrics.items():
         if name not in _COUNTERS:
             metric = _RENAMED.get(name, name)

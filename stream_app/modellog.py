@@ -87,6 +87,10 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """The 20 classes with the most labels, the most first; none for regression."""
     created_s: float
     """Wall clock, seconds since the epoch."""
+    importance: dict[str, float] = {}
+    """Per feature, the largest first, at most 50: models.explain.Importance."""
+    members: dict[str, float] = {}
+    """Weights of a mixture's members; empty for a single network."""
 
 
 class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag="announcement"):

@@ -90,7 +90,10 @@ class Seen:
             self.int8 = bare
 
 
-_KEPT = ("dead_letters", "expired", "orphans", "ignored", "drifts", "recalls", "lost_predictions")
+_KEPT = (
+    *("dead_letters", "expired", "orphans", "ignored", "drifts", "input_drifts", "recalls"),
+    "lost_predictions",
+)
 
 
 class Monitor:

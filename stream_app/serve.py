@@ -16,6 +16,7 @@ from typing import Any, Never, TypeAlias
 
 import grpc
 import msgspec
+import numpy as np
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -52,6 +53,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     rows: int = 4096
     """Per Predict; more is INVALID_ARGUMENT."""
+    explained_rows: int = 64
+    """Per Predict with ``explain``; more is INVALID_ARGUMENT. One takes as long as some thirty others."""
     message_bytes: int = 4 << 20
     """Per request; more is RESOURCE_EXHAUSTED."""
     calls: int = 256
@@ -82,13 +85,17 @@ class Answers:
         """Score one row or many, all with one version."""
         try:
             live = self._live()
-            _check_count(len(request.rows), self._limits.rows)
+            _check(request, live.spec, self._limits)
             response = _answered_by(live, self._follower.log_age_s(time.monotonic()))
             for start in range(0, len(request.rows), ROWS_AT_ONCE):
                 if start:
                     await asyncio.sleep(0)
                 rows = request.rows[start : start + ROWS_AT_ONCE]
                 response.predictions.extend(_predictions(live.spec, _score(live, rows, start)))
+            if request.explain:
+                for row, prediction in zip(request.rows, response.predictions, strict=True):
+                    await asyncio.sleep(0)
+                    prediction.explanation.CopyFrom(_explanation(live, row, request.explain))
         except ServingError as error:
             await _abort(context, error)
         return response
@@ -165,11 +172,20 @@ async def _abort(context: Context, error: ServingError) -> Never:
     raise AssertionError("abort raises")
 
 
-def _check_count(rows: int, limit: int) -> None:
+def _check(request: pb.PredictRequest, spec: ModelSpec, limits: Limits) -> None:
+    rows, explain = len(request.rows), request.explain
     if rows == 0:
         raise ServingError("INVALID_ARGUMENT", "rows is empty, wanted at least one row")
-    if rows > limit:
-        raise ServingError("INVALID_ARGUMENT", f"rows has {rows} rows, wanted at most {limit}")
+    if rows > limits.rows:
+        raise ServingError("INVALID_ARGUMENT", f"rows has {rows} rows, wanted at most {limits.rows}")
+    if explain not in pb.Explain.values():
+        raise ServingError("INVALID_ARGUMENT", f"explain is {explain}, wanted {' or '.join(pb.Explain.keys())}")
+    if explain and rows > limits.explained_rows:
+        text = f"rows has {rows} rows, wanted at most {limits.explained_rows} to explain"
+        raise ServingError("INVALID_ARGUMENT", text)
+    if explain == pb.EXPLAIN_LOG_ODDS and spec.task != "binary":
+        text = f"explain is EXPLAIN_LOG_ODDS, wanted EXPLAIN_SCORE for task {spec.task}"
+        raise ServingError("INVALID_ARGUMENT", text)
 
 
 def _score(live: LiveModel, rows: Sequence[pb.Row], start: int) -> Scores:
@@ -216,6 +232,21 @@ def _predictions(spec: ModelSpec, scores: Scores) -> Iterator[pb.Prediction]:
         yield pb.Prediction(scores=dict(zip(names, shares, strict=True)), label=names[most])
 
 
+def _explanation(live: LiveModel, row: pb.Row, unit: pb.Explain) -> pb.Explanation:
+    """Of a row that has been scored, so is sound."""
+    time_s = row.time_s if row.HasField("time_s") else None
+    explained, dense = live.explain(_values(row), time_s, log_odds=unit == pb.EXPLAIN_LOG_ODDS)
+    k = int(explained.said.argmax())  # binary and regression have only one
+    names, contributions = live.explainer.grouping.names, explained.contributions[:, k]  # (F,)
+    rates = live.explainer.grouping.rate_columns
+    found = []
+    for f in np.argsort(-np.abs(contributions), kind="stable").tolist():
+        value = pb.Value(number=dense[rates[f] + k]) if f in rates else row.features.get(names[f])
+        found.append(pb.Attribution(name=names[f], value=value, contribution=contributions[f]))
+    label = {"binary": live.spec.score_names[-1], "regression": ""}.get(live.spec.task, live.spec.score_names[k])
+    return pb.Explanation(label=label, base=explained.base[k], said=explained.said[k], attributions=found)
+
+
 def _answered_by(live: LiveModel, log_age_s: float) -> pb.PredictResponse:
     return pb.PredictResponse(
         model=live.spec.name,
@@ -260,6 +291,8 @@ def _described(live: LiveModel, log_age_s: float) -> pb.GetModelResponse:
         metrics=envelope.metrics,
         hyper=pb.Hyper(**msgspec.structs.asdict(envelope.hyper)),
         variants=[_variant(v) for v in live.variants],
+        importance=envelope.importance,
+        members=envelope.members,
     )
 
 

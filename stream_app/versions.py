@@ -22,6 +22,10 @@ SERVING = "serving.onnx"
 """Name of a version's array (uint8, 1-D) that is the graph servers run; kind river has none."""
 
 
+IMPORTANCES = 50
+"""So many features' importances travel in an envelope; each becomes a time series somewhere."""
+
+
 class Snapshot(NamedTuple):
     """What a version will be, taken between two steps; nothing in it changes any more."""
 
@@ -36,6 +40,8 @@ class Snapshot(NamedTuple):
     labels: int
     hyper: Hyper
     reference: str | None
+    importance: dict[str, float]
+    members: dict[str, float]
 
 
 def snapshot(core: Core) -> Snapshot:
@@ -52,6 +58,8 @@ def snapshot(core: Core) -> Snapshot:
         labels=core.counts["learned"],
         hyper=core.hyper(),
         reference=core.reference,
+        importance=core.importance.largest(IMPORTANCES),
+        members={},
     )
 
 
@@ -86,6 +94,8 @@ def write(
         ledger=taken.ledger,
         metrics=taken.metrics,
         classes=taken.classes,
+        importance=taken.importance,
+        members=taken.members,
         created_s=created_s,
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.

@@ -5,7 +5,7 @@
                       to; the share of labels that no power explains (noise), spread evenly: q = (1 - noise) p^power
                       + noise / K; and the curvature of its loss by the power, of late
     share (M,)        weights that follow the best member: fixed share (Herbster & Warmuth 1998)
-    stack (S, M)      of classes: softmax of sum_m stack_m log p_m + bias, p then q; of values: sum_m stack_m value_m + bias
+    stack (S, M)      of classes: softmax of sum_m stack_m log q_m + bias; of values: sum_m stack_m value_m + bias
     bias  (S, K)
     final (A,)        fixed share over the ways: the shares' mean, then each stack
     totals (M + A + 1,)  summed losses of members, ways and the whole: log-loss, or |error|
@@ -39,8 +39,6 @@ SLOWEST = 0.02
 SHARP = 0.5
 DULL = 4.0
 """Power of a value's loss: nats that one mean error costs."""
-STEP = 0.02
-"""Of the stacks of values."""
 
 
 @compiled
@@ -123,14 +121,15 @@ def predict_classes(p: F64, sure: F64, share: F64, stack: F64, bias: F64, final:
 @compiled
 def learn_classes(
     p: F64, y: F32, w: F32, rates: F64,
-    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, out: F64,
+    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64,
 ) -> None:  # fmt: skip
-    """Row by row: mix p (M, B, K) into out (B, K), then judge members, ways and stacks by the label."""
+    """Row by row: mix p (M, B, K), then judge members, ways and stacks by the label."""
     members, classes, n_ways = len(p), p.shape[2], len(final)
     q, logs, ways = np.empty((members, classes)), np.empty((members, classes)), np.empty((n_ways, classes))
+    out = np.empty(classes)
     losses, way_losses = np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
-        mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out[b])
+        mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out)
         true, weight = int(y[b]), min(w[b], HEAVIEST)
         for m in range(members):
             losses[m] = -logs[m, true]
@@ -138,7 +137,7 @@ def learn_classes(
             way_losses[a] = -math.log(max(ways[a, true], TINY))
         totals[:members] += w[b] * losses
         totals[members : members + n_ways] += w[b] * way_losses
-        totals[members + n_ways] -= w[b] * math.log(max(out[b, true], TINY))
+        totals[members + n_ways] -= w[b] * math.log(max(out[true], TINY))
         for s in range(len(stack)):
             for k in range(classes):
                 step = rates[s] * weight * (ways[1 + s, k] - (1.0 if k == true else 0.0))
@@ -197,13 +196,13 @@ def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, out: F
 @compiled
 def learn_values(
     p: F64, y: F32, w: F32, rates: F64,
-    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64, out: F64,
+    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64,
 ) -> None:  # fmt: skip
-    """Row by row: mix p (M, B, 1) into out (B, 1), then judge members, ways and stacks by the value."""
+    """Row by row: mix p (M, B, 1), then judge members, ways and stacks by the value."""
     members, n_ways = len(p), len(final)
     ways, losses, way_losses = np.empty(n_ways), np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
-        out[b, 0] = mix_values(p, b, share, stack, bias, final, ways)
+        said = mix_values(p, b, share, stack, bias, final, ways)
         weight = min(w[b], HEAVIEST)
         for m in range(members):
             losses[m] = abs(p[m, b, 0] - y[b])
@@ -211,8 +210,8 @@ def learn_values(
             way_losses[a] = abs(ways[a] - y[b])
         totals[:members] += w[b] * losses
         totals[members : members + n_ways] += w[b] * way_losses
-        totals[members + n_ways] += w[b] * abs(out[b, 0] - y[b])
-        unit = typical(unit_now, abs(out[b, 0] - y[b]))
+        totals[members + n_ways] += w[b] * abs(said - y[b])
+        unit = typical(unit_now, abs(said - y[b]))
         for s in range(len(stack)):
             off = max(-2.0, min(2.0, (ways[1 + s] - y[b]) / unit))
             norm = 1.0
@@ -237,7 +236,9 @@ class Mixing:
         self._sure = np.stack([np.ones(members), np.full(members, FIRST_NOISE), np.zeros(members)])
         self._stack = np.full((stacks, members), 1.0 / members if classes > 1 else 0.0)
         self._bias = np.zeros((stacks, classes))
-        self._final = np.full(1 + stacks, 1.0 / (1 + stacks)) if classes > 1 else np.array([0.8, 0.1, 0.1])
+        self._final = (
+            np.full(1 + stacks, 1.0 / (1 + stacks)) if classes > 1 else np.array([0.8, 0.1, 0.1])
+        )  # stacks begin at the median
         self._unit = np.zeros(2)
         self.totals = np.zeros(members + stacks + 2)
 
@@ -250,19 +251,16 @@ class Mixing:
             predict_classes(p, self._sure, self.share, self._stack, self._bias, self._final, out)
         return out
 
-    def learn(self, p: F64, y: F32, w: F32) -> F64:
-        """As ``predict``, row by row, each then judged by its label."""
-        out = np.empty(p.shape[1:])
+    def learn(self, p: F64, y: F32, w: F32) -> None:
+        """Row by row: mix, then judge members and ways by the label."""
         if p.shape[2] == 1:
             learn_values(
-                p, y, w, self._rates, self.share, self._stack, self._bias, self._final,
-                self._unit, self.totals, out,
+                p, y, w, self._rates, self.share, self._stack, self._bias, self._final, self._unit, self.totals
             )  # fmt: skip
         else:
             learn_classes(
-                p, y, w, self._rates, self._sure, self.share, self._stack, self._bias, self._final, self.totals, out
+                p, y, w, self._rates, self._sure, self.share, self._stack, self._bias, self._final, self.totals
             )  # fmt: skip
-        return out
 
     def weights(self) -> F64:
         """(M,) what each member counts: its share, and its part of the stacks, weighted as the ways are."""

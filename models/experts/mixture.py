@@ -6,6 +6,7 @@ Rows take effect one after another, however many come at once: the same rows in 
 the same bits.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -108,7 +109,7 @@ class Mixture:
         made = TIERS[tier] if isinstance(tier, str) else tier
         self.skipped = 0
         """Rows not learned, since something in them was not finite."""
-        self._classes = 1 if task == "regression" else classes
+        self._classes = 1 if task == "regression" else max(classes, 2)
         self._x_at, self._code_at = np.zeros(0, np.int64), [np.zeros(0, np.int64) for _ in category_sizes]
         self._rate_at = np.zeros((0, 0), np.int64)
         self._width = self._codes = 0
@@ -140,9 +141,9 @@ class Mixture:
 
     # --- rows -----------------------------------------------------------------------------------------
 
-    def predict(self, x: F32, categories: I64) -> F64:
+    def predict(self, x: F32, categories: I64) -> F32:
         """Probabilities (B, K), each row's sum 1; or values (B, 1). Changes nothing."""
-        return self._mixing.predict(self.predict_members(x, categories))
+        return self._mixing.predict(self.predict_members(x, categories)).astype(np.float32)
 
     def predict_members(self, x: F32, categories: I64) -> F64:
         """What each member says: (M, B, K)."""
@@ -155,25 +156,29 @@ class Mixture:
         nothing = np.zeros(0, np.float32)
         rows = Rows(x, codes, prior, units[0], units[1], units[2], units[3], nothing, nothing)
         for member in self._members.values():
-            if len(member.names):
-                member.predict(rows, self._window, answers[mine : mine + len(member.names)])
+            member.predict(rows, self._window, answers[mine : mine + len(member.names)])
             mine += len(member.names)
         return answers
 
-    def learn(self, x: F32, categories: I64, target: F32, weights: F32 | None = None) -> F64:
-        """Row by row: answer, then learn. Returns the answers (B, K); a row that is not finite is left out."""
+    def learn(self, x: F32, categories: I64, target: F32, weights: F32 | None = None) -> None:
+        """Row by row: answer, then learn. A row that is not finite is left out.
+
+        Args:
+            x: (B, D)
+            categories: (B, C)
+            target: (B,) class or value
+            weights: (B,) how many examples each stands for; None is one each. Beyond 10, a gradient is no longer.
+        """
         w = np.ones(len(x), np.float32) if weights is None else np.ascontiguousarray(weights, np.float32)
         whole = np.isfinite(x).all(axis=1) & np.isfinite(target) & np.isfinite(w) & (w > 0)
         if not whole.all():
             self.skipped += int((~whole).sum())
             x, categories, target, w = x[whole], categories[whole], target[whole], w[whole]
-        answers = np.empty((len(x), self._classes))
         for at in range(0, len(x), CHUNK):
             part = slice(at, at + CHUNK)
-            answers[part] = self._learn(x[part], categories[part], target[part].astype(np.float32), w[part])
-        return answers
+            self._learn(x[part], categories[part], target[part].astype(np.float32), w[part])
 
-    def _learn(self, x: F32, categories: I64, y: F32, w: F32) -> F64:
+    def _learn(self, x: F32, categories: I64, y: F32, w: F32) -> None:
         z, codes = self._placed(x), self._rows_of(categories)
         answers = np.empty((len(self.members), len(z), self._classes))
         mine = len(self._recent.names)
@@ -186,7 +191,7 @@ class Mixture:
             member.learn(rows, self._window, answers[mine : mine + len(member.names)])
             mine += len(member.names)
         self._window.count += len(y)
-        return self._mixing.learn(answers, y, w)
+        self._mixing.learn(answers, y, w)
 
     def _placed(self, x: F32) -> F32:
         """Columns where they were allotted: (B, D) -> (B, width), room for the categories' rates."""
@@ -236,9 +241,9 @@ class Mixture:
         self._width += len(more)
         return np.concatenate([places, more])
 
-    def forget(self, column: int, codes: I64) -> None:
+    def forget(self, column: int, codes: Sequence[int]) -> None:
         """Codes of a categorical feature that will mean something else from now on."""
-        self._categories.forget(self._code_at[column][codes])
+        self._categories.forget(self._code_at[column][np.array(codes, np.int64)])
 
     # --- what it knows of itself ------------------------------------------------------------------------
 

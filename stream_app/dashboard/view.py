@@ -21,7 +21,8 @@ from stream_app.status import ProcessStatus, Status
 
 FRAME_EVERY_S = 0.5
 LINE_EVERY_S = 5.0
-DECISIONS_SHOWN = 7
+DECISIONS_SHOWN = 6
+IMPORTANCES_SHOWN = 10
 PARTITIONS_SHOWN = 3
 CLASSES_IN_LINE = 5
 CLASS_CHARACTERS = 20
@@ -107,6 +108,8 @@ def render(frame: Frame) -> RenderableType:
     if status.head is not None and status.head.classes:
         parts.append(_cut(f"labels: {_classes(status.head.classes)}"))
     parts.append(lower)
+    if status.head and status.head.importance:
+        parts.append(_importance(status.head.importance))
     parts.append(_decisions(status))
     if frame.processes:
         parts.append(_processes(frame.processes))
@@ -279,6 +282,14 @@ def _served(status: Status, int8: Variant) -> str:
         return f"not faster, so not served · {int8.runtime}"
     serving = any(v.kind == "int8" and v.served for v in status.variants)
     return f"{'answers now' if serving else 'the head has none yet'} · {int8.runtime}"
+
+
+def _importance(importance: Mapping[str, float]) -> RenderableType:
+    """In one row; as many as fit."""
+    shown = list(importance.items())[:IMPORTANCES_SHOWN]
+    text = _cut("matters " + " · ".join(f"{name} {value:.3f}" for name, value in shown))
+    text.stylize("dim", 0, len("matters"))
+    return text
 
 
 def _decisions(status: Status) -> RenderableType:

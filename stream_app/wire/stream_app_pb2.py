@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10stream_app.proto\x12\rstream_app.v1\"1\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\xa0\x01\n\x03Row\x12\x32\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32 .stream_app.v1.Row.FeaturesEntry\x12\x13\n\x06time_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x1a\x45\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.stream_app.v1.Value:\x02\x38\x01\x42\t\n\x07_time_s\"2\n\x0ePredictRequest\x12 \n\x04rows\x18\x01 \x03(\x0b\x32\x12.stream_app.v1.Row\"\xd6\x01\n\x0fPredictResponse\x12.\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x19.stream_app.v1.Prediction\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\nversion_id\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0f\n\x07variant\x18\x06 \x01(\t\x12\x12\n\nprior_only\x18\x07 \x01(\x08\x12+\n\tstaleness\x18\x08 \x01(\x0b\x32\x18.stream_app.v1.Staleness\"\x9f\x01\n\nPrediction\x12\x35\n\x06scores\x18\x01 \x03(\x0b\x32%.stream_app.v1.Prediction.ScoresEntry\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_value\"5\n\tStaleness\x12\x15\n\rversion_age_s\x18\x01 \x01(\x01\x12\x11\n\tlog_age_s\x18\x02 \x01(\x01\"W\n\x07Version\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\t\x12\x11\n\tcreated_s\x18\x05 \x01(\x01\"\x11\n\x0fGetModelRequest\"\xb6\x04\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x12\n\nlabel_name\x18\x03 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12(\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\x16.stream_app.v1.Feature\x12\'\n\x07version\x18\x06 \x01(\x0b\x32\x16.stream_app.v1.Version\x12\x0f\n\x07variant\x18\x07 \x01(\t\x12\x12\n\nprior_only\x18\x08 \x01(\x08\x12+\n\tstaleness\x18\t \x01(\x0b\x32\x18.stream_app.v1.Staleness\x12=\n\x07offsets\x18\n \x03(\x0b\x32,.stream_app.v1.GetModelResponse.OffsetsEntry\x12\x0e\n\x06labels\x18\x0b \x01(\x04\x12=\n\x07metrics\x18\x0c \x03(\x0b\x32,.stream_app.v1.GetModelResponse.MetricsEntry\x12#\n\x05hyper\x18\r \x01(\x0b\x32\x14.stream_app.v1.Hyper\x12(\n\x08variants\x18\x0e \x03(\x0b\x32\x16.stream_app.v1.Variant\x1a.\n\x0cOffsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"%\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"8\n\x05Hyper\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x18\n\x10half_life_events\x18\x02 \x01(\x01\"\xcb\x01\n\x07Variant\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nfp32_bytes\x18\x03 \x01(\x04\x12\x12\n\nlatency_us\x18\x04 \x01(\x01\x12\x17\n\x0f\x66p32_latency_us\x18\x05 \x01(\x01\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\r\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x11\n\tfp32_loss\x18\x08 \x01(\x01\x12\x0c\n\x04rows\x18\t \x01(\x04\x12\x0e\n\x06served\x18\n \x01(\x08\x12\x0f\n\x07runtime\x18\x0b \x01(\t\"\x13\n\x11WatchModelRequest\"b\n\x12WatchModelResponse\x12\'\n\x07version\x18\x01 \x01(\x0b\x32\x16.stream_app.v1.Version\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x12\n\nprior_only\x18\x03 \x01(\x08\x32\xf9\x01\n\x0bStreamModel\x12H\n\x07Predict\x12\x1d.stream_app.v1.PredictRequest\x1a\x1e.stream_app.v1.PredictResponse\x12K\n\x08GetModel\x12\x1e.stream_app.v1.GetModelRequest\x1a\x1f.stream_app.v1.GetModelResponse\x12S\n\nWatchModel\x12 .stream_app.v1.WatchModelRequest\x1a!.stream_app.v1.WatchModelResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10stream_app.proto\x12\rstream_app.v1\"1\n\x05Value\x12\x10\n\x06number\x18\x01 \x01(\x01H\x00\x12\x0e\n\x04text\x18\x02 \x01(\tH\x00\x42\x06\n\x04kind\"\xa0\x01\n\x03Row\x12\x32\n\x08\x66\x65\x61tures\x18\x01 \x03(\x0b\x32 .stream_app.v1.Row.FeaturesEntry\x12\x13\n\x06time_s\x18\x02 \x01(\x01H\x00\x88\x01\x01\x1a\x45\n\rFeaturesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.stream_app.v1.Value:\x02\x38\x01\x42\t\n\x07_time_s\"[\n\x0ePredictRequest\x12 \n\x04rows\x18\x01 \x03(\x0b\x32\x12.stream_app.v1.Row\x12\'\n\x07\x65xplain\x18\x02 \x01(\x0e\x32\x16.stream_app.v1.Explain\"\xd6\x01\n\x0fPredictResponse\x12.\n\x0bpredictions\x18\x01 \x03(\x0b\x32\x19.stream_app.v1.Prediction\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x12\n\nversion_id\x18\x04 \x01(\t\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0f\n\x07variant\x18\x06 \x01(\t\x12\x12\n\nprior_only\x18\x07 \x01(\x08\x12+\n\tstaleness\x18\x08 \x01(\x0b\x32\x18.stream_app.v1.Staleness\"\xd0\x01\n\nPrediction\x12\x35\n\x06scores\x18\x01 \x03(\x0b\x32%.stream_app.v1.Prediction.ScoresEntry\x12\r\n\x05label\x18\x02 \x01(\t\x12\x12\n\x05value\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12/\n\x0b\x65xplanation\x18\x04 \x01(\x0b\x32\x1a.stream_app.v1.Explanation\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\x08\n\x06_value\"j\n\x0b\x45xplanation\x12\r\n\x05label\x18\x01 \x01(\t\x12\x0c\n\x04\x62\x61se\x18\x02 \x01(\x01\x12\x0c\n\x04said\x18\x03 \x01(\x01\x12\x30\n\x0c\x61ttributions\x18\x04 \x03(\x0b\x32\x1a.stream_app.v1.Attribution\"V\n\x0b\x41ttribution\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x05value\x18\x02 \x01(\x0b\x32\x14.stream_app.v1.Value\x12\x14\n\x0c\x63ontribution\x18\x03 \x01(\x01\"5\n\tStaleness\x12\x15\n\rversion_age_s\x18\x01 \x01(\x01\x12\x11\n\tlog_age_s\x18\x02 \x01(\x01\"W\n\x07Version\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\n\n\x02id\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x0e\n\x06parent\x18\x04 \x01(\t\x12\x11\n\tcreated_s\x18\x05 \x01(\x01\"\x11\n\x0fGetModelRequest\"\x9d\x06\n\x10GetModelResponse\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04task\x18\x02 \x01(\t\x12\x12\n\nlabel_name\x18\x03 \x01(\t\x12\x0f\n\x07\x63lasses\x18\x04 \x03(\t\x12(\n\x08\x66\x65\x61tures\x18\x05 \x03(\x0b\x32\x16.stream_app.v1.Feature\x12\'\n\x07version\x18\x06 \x01(\x0b\x32\x16.stream_app.v1.Version\x12\x0f\n\x07variant\x18\x07 \x01(\t\x12\x12\n\nprior_only\x18\x08 \x01(\x08\x12+\n\tstaleness\x18\t \x01(\x0b\x32\x18.stream_app.v1.Staleness\x12=\n\x07offsets\x18\n \x03(\x0b\x32,.stream_app.v1.GetModelResponse.OffsetsEntry\x12\x0e\n\x06labels\x18\x0b \x01(\x04\x12=\n\x07metrics\x18\x0c \x03(\x0b\x32,.stream_app.v1.GetModelResponse.MetricsEntry\x12#\n\x05hyper\x18\r \x01(\x0b\x32\x14.stream_app.v1.Hyper\x12(\n\x08variants\x18\x0e \x03(\x0b\x32\x16.stream_app.v1.Variant\x12\x43\n\nimportance\x18\x0f \x03(\x0b\x32/.stream_app.v1.GetModelResponse.ImportanceEntry\x12=\n\x07members\x18\x10 \x03(\x0b\x32,.stream_app.v1.GetModelResponse.MembersEntry\x1a.\n\x0cOffsetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\x05\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a\x31\n\x0fImportanceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a.\n\x0cMembersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"%\n\x07\x46\x65\x61ture\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\"8\n\x05Hyper\x12\x15\n\rlearning_rate\x18\x01 \x01(\x01\x12\x18\n\x10half_life_events\x18\x02 \x01(\x01\"\xcb\x01\n\x07Variant\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x12\n\nfp32_bytes\x18\x03 \x01(\x04\x12\x12\n\nlatency_us\x18\x04 \x01(\x01\x12\x17\n\x0f\x66p32_latency_us\x18\x05 \x01(\x01\x12\r\n\x05\x62\x61tch\x18\x06 \x01(\r\x12\x0c\n\x04loss\x18\x07 \x01(\x01\x12\x11\n\tfp32_loss\x18\x08 \x01(\x01\x12\x0c\n\x04rows\x18\t \x01(\x04\x12\x0e\n\x06served\x18\n \x01(\x08\x12\x0f\n\x07runtime\x18\x0b \x01(\t\"\x13\n\x11WatchModelRequest\"b\n\x12WatchModelResponse\x12\'\n\x07version\x18\x01 \x01(\x0b\x32\x16.stream_app.v1.Version\x12\x0f\n\x07variant\x18\x02 \x01(\t\x12\x12\n\nprior_only\x18\x03 \x01(\x08*K\n\x07\x45xplain\x12\x17\n\x13\x45XPLAIN_UNSPECIFIED\x10\x00\x12\x11\n\rEXPLAIN_SCORE\x10\x01\x12\x14\n\x10\x45XPLAIN_LOG_ODDS\x10\x02\x32\xf9\x01\n\x0bStreamModel\x12H\n\x07Predict\x12\x1d.stream_app.v1.PredictRequest\x1a\x1e.stream_app.v1.PredictResponse\x12K\n\x08GetModel\x12\x1e.stream_app.v1.GetModelRequest\x1a\x1f.stream_app.v1.GetModelResponse\x12S\n\nWatchModel\x12 .stream_app.v1.WatchModelRequest\x1a!.stream_app.v1.WatchModelResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETMODELRESPONSE_OFFSETSENTRY']._serialized_options = b'8\001'
   _globals['_GETMODELRESPONSE_METRICSENTRY']._loaded_options = None
   _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_GETMODELRESPONSE_IMPORTANCEENTRY']._loaded_options = None
+  _globals['_GETMODELRESPONSE_IMPORTANCEENTRY']._serialized_options = b'8\001'
+  _globals['_GETMODELRESPONSE_MEMBERSENTRY']._loaded_options = None
+  _globals['_GETMODELRESPONSE_MEMBERSENTRY']._serialized_options = b'8\001'
+  _globals['_EXPLAIN']._serialized_start=2353
+  _globals['_EXPLAIN']._serialized_end=2428
   _globals['_VALUE']._serialized_start=35
   _globals['_VALUE']._serialized_end=84
   _globals['_ROW']._serialized_start=87
@@ -46,35 +52,43 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROW_FEATURESENTRY']._serialized_start=167
   _globals['_ROW_FEATURESENTRY']._serialized_end=236
   _globals['_PREDICTREQUEST']._serialized_start=249
-  _globals['_PREDICTREQUEST']._serialized_end=299
-  _globals['_PREDICTRESPONSE']._serialized_start=302
-  _globals['_PREDICTRESPONSE']._serialized_end=516
-  _globals['_PREDICTION']._serialized_start=519
-  _globals['_PREDICTION']._serialized_end=678
-  _globals['_PREDICTION_SCORESENTRY']._serialized_start=623
-  _globals['_PREDICTION_SCORESENTRY']._serialized_end=668
-  _globals['_STALENESS']._serialized_start=680
-  _globals['_STALENESS']._serialized_end=733
-  _globals['_VERSION']._serialized_start=735
-  _globals['_VERSION']._serialized_end=822
-  _globals['_GETMODELREQUEST']._serialized_start=824
-  _globals['_GETMODELREQUEST']._serialized_end=841
-  _globals['_GETMODELRESPONSE']._serialized_start=844
-  _globals['_GETMODELRESPONSE']._serialized_end=1410
-  _globals['_GETMODELRESPONSE_OFFSETSENTRY']._serialized_start=1316
-  _globals['_GETMODELRESPONSE_OFFSETSENTRY']._serialized_end=1362
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=1364
-  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=1410
-  _globals['_FEATURE']._serialized_start=1412
-  _globals['_FEATURE']._serialized_end=1449
-  _globals['_HYPER']._serialized_start=1451
-  _globals['_HYPER']._serialized_end=1507
-  _globals['_VARIANT']._serialized_start=1510
-  _globals['_VARIANT']._serialized_end=1713
-  _globals['_WATCHMODELREQUEST']._serialized_start=1715
-  _globals['_WATCHMODELREQUEST']._serialized_end=1734
-  _globals['_WATCHMODELRESPONSE']._serialized_start=1736
-  _globals['_WATCHMODELRESPONSE']._serialized_end=1834
-  _globals['_STREAMMODEL']._serialized_start=1837
-  _globals['_STREAMMODEL']._serialized_end=2086
+  _globals['_PREDICTREQUEST']._serialized_end=340
+  _globals['_PREDICTRESPONSE']._serialized_start=343
+  _globals['_PREDICTRESPONSE']._serialized_end=557
+  _globals['_PREDICTION']._serialized_start=560
+  _globals['_PREDICTION']._serialized_end=768
+  _globals['_PREDICTION_SCORESENTRY']._serialized_start=713
+  _globals['_PREDICTION_SCORESENTRY']._serialized_end=758
+  _globals['_EXPLANATION']._serialized_start=770
+  _globals['_EXPLANATION']._serialized_end=876
+  _globals['_ATTRIBUTION']._serialized_start=878
+  _globals['_ATTRIBUTION']._serialized_end=964
+  _globals['_STALENESS']._serialized_start=966
+  _globals['_STALENESS']._serialized_end=1019
+  _globals['_VERSION']._serialized_start=1021
+  _globals['_VERSION']._serialized_end=1108
+  _globals['_GETMODELREQUEST']._serialized_start=1110
+  _globals['_GETMODELREQUEST']._serialized_end=1127
+  _globals['_GETMODELRESPONSE']._serialized_start=1130
+  _globals['_GETMODELRESPONSE']._serialized_end=1927
+  _globals['_GETMODELRESPONSE_OFFSETSENTRY']._serialized_start=1734
+  _globals['_GETMODELRESPONSE_OFFSETSENTRY']._serialized_end=1780
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_start=1782
+  _globals['_GETMODELRESPONSE_METRICSENTRY']._serialized_end=1828
+  _globals['_GETMODELRESPONSE_IMPORTANCEENTRY']._serialized_start=1830
+  _globals['_GETMODELRESPONSE_IMPORTANCEENTRY']._serialized_end=1879
+  _globals['_GETMODELRESPONSE_MEMBERSENTRY']._serialized_start=1881
+  _globals['_GETMODELRESPONSE_MEMBERSENTRY']._serialized_end=1927
+  _globals['_FEATURE']._serialized_start=1929
+  _globals['_FEATURE']._serialized_end=1966
+  _globals['_HYPER']._serialized_start=1968
+  _globals['_HYPER']._serialized_end=2024
+  _globals['_VARIANT']._serialized_start=2027
+  _globals['_VARIANT']._serialized_end=2230
+  _globals['_WATCHMODELREQUEST']._serialized_start=2232
+  _globals['_WATCHMODELREQUEST']._serialized_end=2251
+  _globals['_WATCHMODELRESPONSE']._serialized_start=2253
+  _globals['_WATCHMODELRESPONSE']._serialized_end=2351
+  _globals['_STREAMMODEL']._serialized_start=2431
+  _globals['_STREAMMODEL']._serialized_end=2680
 # @@protoc_insertion_point(module_scope)

@@ -1,10 +1,20 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class Explain(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EXPLAIN_UNSPECIFIED: _ClassVar[Explain]
+    EXPLAIN_SCORE: _ClassVar[Explain]
+    EXPLAIN_LOG_ODDS: _ClassVar[Explain]
+EXPLAIN_UNSPECIFIED: Explain
+EXPLAIN_SCORE: Explain
+EXPLAIN_LOG_ODDS: Explain
 
 class Value(_message.Message):
     __slots__ = ("number", "text")
@@ -30,10 +40,12 @@ class Row(_message.Message):
     def __init__(self, features: _Optional[_Mapping[str, Value]] = ..., time_s: _Optional[float] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("rows",)
+    __slots__ = ("rows", "explain")
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[Row]
-    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ...) -> None: ...
+    explain: Explain
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
     __slots__ = ("predictions", "model", "version", "version_id", "epoch", "variant", "prior_only", "staleness")
@@ -56,7 +68,7 @@ class PredictResponse(_message.Message):
     def __init__(self, predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., version_id: _Optional[str] = ..., epoch: _Optional[int] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
-    __slots__ = ("scores", "label", "value")
+    __slots__ = ("scores", "label", "value", "explanation")
     class ScoresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -67,10 +79,34 @@ class Prediction(_message.Message):
     SCORES_FIELD_NUMBER: _ClassVar[int]
     LABEL_FIELD_NUMBER: _ClassVar[int]
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     scores: _containers.ScalarMap[str, float]
     label: str
     value: float
-    def __init__(self, scores: _Optional[_Mapping[str, float]] = ..., label: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    explanation: Explanation
+    def __init__(self, scores: _Optional[_Mapping[str, float]] = ..., label: _Optional[str] = ..., value: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
+class Explanation(_message.Message):
+    __slots__ = ("label", "base", "said", "attributions")
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    BASE_FIELD_NUMBER: _ClassVar[int]
+    SAID_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    base: float
+    said: float
+    attributions: _containers.RepeatedCompositeFieldContainer[Attribution]
+    def __init__(self, label: _Optional[str] = ..., base: _Optional[float] = ..., said: _Optional[float] = ..., attributions: _Optional[_Iterable[_Union[Attribution, _Mapping]]] = ...) -> None: ...
+
+class Attribution(_message.Message):
+    __slots__ = ("name", "value", "contribution")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    CONTRIBUTION_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    value: Value
+    contribution: float
+    def __init__(self, name: _Optional[str] = ..., value: _Optional[_Union[Value, _Mapping]] = ..., contribution: _Optional[float] = ...) -> None: ...
 
 class Staleness(_message.Message):
     __slots__ = ("version_age_s", "log_age_s")
@@ -99,7 +135,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "task", "label_name", "classes", "features", "version", "variant", "prior_only", "staleness", "offsets", "labels", "metrics", "hyper", "variants")
+    __slots__ = ("model", "task", "label_name", "classes", "features", "version", "variant", "prior_only", "staleness", "offsets", "labels", "metrics", "hyper", "variants", "importance", "members")
     class OffsetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -108,6 +144,20 @@ class GetModelResponse(_message.Message):
         value: int
         def __init__(self, key: _Optional[int] = ..., value: _Optional[int] = ...) -> None: ...
     class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class ImportanceEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class MembersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +178,8 @@ class GetModelResponse(_message.Message):
     METRICS_FIELD_NUMBER: _ClassVar[int]
     HYPER_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
+    MEMBERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     task: str
     label_name: str
@@ -142,7 +194,9 @@ class GetModelResponse(_message.Message):
     metrics: _containers.ScalarMap[str, float]
     hyper: Hyper
     variants: _containers.RepeatedCompositeFieldContainer[Variant]
-    def __init__(self, model: _Optional[str] = ..., task: _Optional[str] = ..., label_name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., offsets: _Optional[_Mapping[int, int]] = ..., labels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., hyper: _Optional[_Union[Hyper, _Mapping]] = ..., variants: _Optional[_Iterable[_Union[Variant, _Mapping]]] = ...) -> None: ...
+    importance: _containers.ScalarMap[str, float]
+    members: _containers.ScalarMap[str, float]
+    def __init__(self, model: _Optional[str] = ..., task: _Optional[str] = ..., label_name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., offsets: _Optional[_Mapping[int, int]] = ..., labels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., hyper: _Optional[_Union[Hyper, _Mapping]] = ..., variants: _Optional[_Iterable[_Union[Variant, _Mapping]]] = ..., importance: _Optional[_Mapping[str, float]] = ..., members: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("name", "kind")

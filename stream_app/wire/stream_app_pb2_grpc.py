@@ -55,7 +55,7 @@ class StreamModelServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Predict(self, request, context):
-        """Score one row or many, up to 4096.
+        """Score one row or many, up to 4096; with `explain` up to 64.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -11,6 +11,7 @@ import pytest
     [
         "stream_app.serve",
         "stream_app.client",
+        "models.explain",
         "stream_app.lag",
         "stream_app.monitor",
         "examples.flights.produce",

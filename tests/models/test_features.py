@@ -179,6 +179,14 @@ def test_take_picks_rows() -> None:
     np.testing.assert_array_equal(some.keys, raw.keys[[3, 1]])
 
 
+def test_named_columns_are_numbers_and_codes_with_nan_for_missing() -> None:
+    encoder = FeatureEncoder(SPEC)
+    raw = encoder.raw([(1.0, None, "UA", None), (None, 2.0, None, "IAH")])
+    code = float(raw.categories[0, 0])
+    columns = encoder.named(raw, ("carrier", "temp"))
+    np.testing.assert_array_equal(columns, [[code, np.nan], [np.nan, 2.0]])
+
+
 def test_rows_by_name_are_rows_in_order() -> None:
     encoder = FeatureEncoder(SPEC)
     named = encoder.raw_of([{"dest": "IAH", "temp": 3, "distance": math.nan}, {}])

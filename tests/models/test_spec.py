@@ -156,6 +156,17 @@ WRONG_VALUES = [
     ("dim = 2", "dim = true", "features.categorical.origin.dim is true, wanted a whole number"),
     ("temp =", "carrier =", 'features.categorical.carrier is "numeric too", wanted a name of its'),
     ("temp =", '"" =', 'line 9: features.numeric is "", wanted names that are not empty'),
+    (
+        "[learner]",
+        '[drift]\ninputs = ["temp", "carier"]\n[learner]',
+        'line 30: drift.inputs is "carier", wanted names of features, such as carrier',
+    ),
+    ("[learner]", '[drift]\ninputs = ["temp", "temp"]\n[learner]', 'drift.inputs is ["temp", "temp"], wanted every'),
+    (
+        "[learner]",
+        '[drift]\ninput_detector = "ddm"\n[learner]',
+        'drift.input_detector is "ddm", wanted one of adwin, page_hinkley',
+    ),
     ("[7200,", "[0,", "line 22: features.rates.half_lives_s is 0.0, wanted a number above 0"),
     ("[7200, 86400.0]", "[]", "features.rates.half_lives_s is [], wanted at least one, as keys"),
     (
@@ -250,6 +261,14 @@ def test_several_labels_are_refused_with_what_to_do_instead(old: str, new: str, 
     assert found.endswith(
         ", wanted one label: multi-output is not supported; write one model.toml for each label, each with a name "
         "of its own, and send each event to the topic <name>.events of all of them"
+    )
+
+
+def test_ddm_counts_mistakes_and_regression_makes_none() -> None:
+    text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\nfeatures.numeric = { a = {} }\n[drift]\ndetector = "ddm"'
+    assert problem(text) == (
+        'model.toml line 6: drift.detector is "ddm", wanted adwin or page_hinkley for task regression, whose errors '
+        "are numbers: ddm counts mistakes"
     )
 
 

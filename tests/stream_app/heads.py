@@ -109,7 +109,17 @@ def status_of(task: str = "binary", **changes: Any) -> Status:
     counts = {"events": 1_050, "learned": 1_000, "dead_letters": 3, "drifts": 2}
     metrics = metrics_of(task, 40, waiting=50, **counts)
     classes = () if task == "regression" else classes_of(3 if task == "multiclass" else 2)
-    head = head_of(7, metrics=metrics, classes=classes, epoch=2, reference="tuned-at-40000", labels=1_000)
+    importance = {"distance": 0.0312, "rates(origin, hour)": 0.02, **{f"feature{n}": 0.01 - n / 1000 for n in range(9)}}
+    head = head_of(
+        7,
+        metrics=metrics,
+        classes=classes,
+        epoch=2,
+        reference="tuned-at-40000",
+        labels=1_000,
+        importance=importance,
+        members={"forest": 0.75},
+    )
     status = Status(
         name="flights",
         task=task,

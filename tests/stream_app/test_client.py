@@ -70,6 +70,12 @@ def client(stand_in: StandIn) -> Iterator[StreamModelClient]:
         server.stop(0).wait()
 
 
+def test_a_unit_that_is_none_is_refused(client: StreamModelClient) -> None:
+    with pytest.raises(ServingError, match=r"explain is 'logit', wanted 'score', 'log_odds' or None") as caught:
+        client.predict([{}], explain="logit")  # type: ignore[arg-type]
+    assert caught.value.status == "INVALID_ARGUMENT"
+
+
 def test_rows_become_a_request(client: StreamModelClient, stand_in: StandIn) -> None:
     row = {"a": 1, "b": 2.5, "c": "UA", "d": None, "e": 2**60, "f": float("nan")}
     client.predict([row, {}], [None, 12.0])

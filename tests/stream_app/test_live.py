@@ -27,6 +27,7 @@ from tests.stream_app.versions import (
     NOW_S,
     artefact,
     envelope_of,
+    looking,
     onnx,
     spec_of,
     until,
@@ -68,6 +69,20 @@ def test_answers(task: str, k: int) -> None:
     assert scores.shape == (2, k)
     assert scores.dtype == np.float32
     assert model.variant == "fp32"
+
+
+def test_rows_are_explained_against_those_that_the_version_remembers() -> None:
+    spec = spec_of("m")
+    arrays, texts = unpack(artefact(spec, graph=looking(spec)))
+    assert prepare(pack(arrays, texts), envelope_of(spec, pack(arrays, texts))).explain({})[0].base == [0.5]
+    kept = np.zeros((3, 4), np.float32)
+    kept[:, 0] = 1e6  # as far as the scaler lets it: 5 deviations, half of which the graph takes
+    arrays |= {"importance.dense": kept, "importance.categories": np.zeros((3, 2), np.int32)}
+    model = prepare(pack(arrays, texts), envelope_of(spec, pack(arrays, texts)))
+    explained, dense = model.explain({"distance": 2.0}, log_odds=True)
+    assert explained.base == pytest.approx([2.5], abs=1e-4)
+    assert explained.contributions[0] == pytest.approx([-1.5], abs=1e-4)
+    assert dense[0] == 2.0
 
 
 @pytest.mark.parametrize(("task", "warm"), [("binary", 2), ("multiclass", 2), ("regression", 1)])

@@ -50,6 +50,8 @@ def test_head_counts_and_lag_are_there() -> None:
         ("stream_app_form_size_bytes", "int8"): 20_000,
         ("stream_app_form_latency_seconds", "fp32"): 20e-6,
         ("stream_app_int8_served",): 1,
+        ("stream_app_importance", "rates(origin, hour)"): 0.02,
+        ("stream_app_member_weight", "forest"): 0.75,
         ("stream_app_model", "flights", "binary"): 1,
     }
     assert {key: got.get(key) for key in wanted} == wanted

@@ -1,6 +1,7 @@
 """A server answers from the first version on, through swaps, breakages and its own end."""
 
 import asyncio
+import math
 import os
 import re
 import signal
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import grpc
 import pytest
@@ -22,10 +24,13 @@ from stream_app.client import StreamModelClient
 from stream_app.errors import ServingError, SettingsError
 from stream_app.events import Topics
 from stream_app.serve import SERVICE, Limits, serve
+from stream_app.wire import stream_app_pb2 as pb
+from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 from tests.stream_app.versions import (
     NOW_S,
     Writer,
     artefact,
+    looking,
     onnx,
     spec_of,
     until,
@@ -228,6 +233,67 @@ def test_wrong_requests(writer: Writer, client: StreamModelClient) -> None:
     with pytest.raises(ServingError) as caught:
         client.predict([{"carrier": "x" * (5 << 20)}])
     assert caught.value.status == "RESOURCE_EXHAUSTED"
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "regression"])
+def test_why(embedded: str, app_name: str, task: str) -> None:
+    with writing(embedded, spec_of(app_name, task)) as writer, serving(embedded, app_name) as client:
+        writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
+        until(lambda: number(client) == 1)
+        rows: list[dict[str, Any]] = [{"distance": 2.0, "carrier": "UA", "flight": 2**60}, {"carrier": "B6"}]
+        answer = client.predict(rows, explain="score")
+        for row, given in zip(answer.rows, rows, strict=True):
+            why = row.explanation
+            assert why is not None
+            assert why.label == {"binary": "late", "multiclass": row.label, "regression": None}[task]
+            said = row.value if task == "regression" else row.scores[str(why.label)]
+            assert why.said == pytest.approx(said)
+            assert why.base + sum(a.contribution for a in why.attributions) == pytest.approx(why.said)
+            sizes = [abs(a.contribution) for a in why.attributions]
+            assert sizes == sorted(sizes, reverse=True)
+            found = {a.name: a for a in why.attributions}
+            assert set(found) == {"distance", "hour", "carrier", "flight", "rates()", "rates(carrier)"}
+            assert {name for name, a in found.items() if a.contribution} <= {"distance", "rates(carrier)"}
+            assert (found["distance"].value, found["carrier"].value) == (given.get("distance"), given["carrier"])
+            assert found["flight"].value == (str(given["flight"]) if "flight" in given else None)
+            assert found["hour"].value is None
+            assert isinstance(found["rates(carrier)"].value, float)
+        assert client.predict(rows).rows[0].explanation is None
+
+
+def test_why_in_log_odds(writer: Writer, client: StreamModelClient) -> None:
+    writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
+    until(lambda: number(client) == 1)
+    row = client.predict([{"distance": 2.0}], explain="log_odds").rows[0]
+    why, p = row.explanation, row.scores["late"]
+    assert why is not None
+    assert why.said == pytest.approx(math.log(p / (1.0 - p)), rel=1e-5)
+    assert why.attributions[0].name == "distance"
+    assert why.attributions[0].contribution == pytest.approx(1.0, abs=1e-5)  # 0.5 * 2, from a mean of 0
+
+
+def test_what_cannot_be_explained(embedded: str, app_name: str) -> None:
+    with writing(embedded, spec_of(app_name, "regression")) as writer, serving(embedded, app_name) as client:
+        writer.version(0.75)
+        until(lambda: number(client) == 1)
+        assert len(client.predict([{}] * 64, explain="score").rows) == 64
+        stub = pb_grpc.StreamModelStub(client._channel)
+        for rows, explain, text in (
+            (65, pb.EXPLAIN_SCORE, "rows has 65 rows, wanted at most 64 to explain"),
+            (1, pb.EXPLAIN_LOG_ODDS, "explain is EXPLAIN_LOG_ODDS, wanted EXPLAIN_SCORE for task regression"),
+            (1, 7, "explain is 7, wanted EXPLAIN_UNSPECIFIED or EXPLAIN_SCORE or EXPLAIN_LOG_ODDS"),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.Predict(pb.PredictRequest(rows=[pb.Row()] * rows, explain=explain), timeout=20)
+            assert (caught.value.code(), caught.value.details()) == (grpc.StatusCode.INVALID_ARGUMENT, text)
+
+
+def test_what_matters_and_the_members(writer: Writer, client: StreamModelClient) -> None:
+    writer.version(0.75, importance={"hour": 0.25, "rates()": 0.5}, members={"forest": 0.75})
+    until(lambda: number(client) == 1)
+    model = client.model()
+    assert list(model.importance.items()) == [("rates()", 0.5), ("hour", 0.25)]
+    assert model.members == {"forest": 0.75}
 
 
 def test_too_many_calls(writer: Writer, embedded: str, app_name: str) -> None:
