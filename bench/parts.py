@@ -1,8 +1,8 @@
 """What does a large version send, and what does that cost? mixture -> versions, whole and in parts -> bytes, ms.
 
 A standard mixture of 50 columns and two or ten classes has learned enough rows to fill its window; then comes a
-version every so many rows. Both forms go to a local folder, in turns; medians. read: a server that has the version
-before; read_cold: one that has nothing. `python -m bench.parts --versions 40`
+version every so many rows. Both forms go to a local folder, in turns. read_parts: a server that has the version
+before; read_parts_cold: one that has nothing. `python -m bench.parts --rows 10 100 1000 5000`
 """
 
 import argparse
@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median
 from typing import TypeVar
 
 import numpy as np
@@ -84,19 +84,22 @@ def timed(step: Callable[[], T]) -> tuple[T, float]:
 
 
 def measure(stream: Stream, *, rows: int, versions: int) -> dict[str, float]:
-    """Medians over ``versions`` versions, each ``rows`` rows after the one before; the first is not counted."""
+    """Mean bytes and median ms of ``versions`` versions, ``rows`` rows apart; the first of all is not counted."""
     with tempfile.TemporaryDirectory() as folder:
         forms, found = Forms(Path(folder)), []
         for _ in range(versions + 1):
             stream.learn(rows)
             found.append(forms.take(pack(stream.mixture.state(), TEXTS)))
-    return {name: round(median(one[name] for one in found[1:]), 2) for name in found[0]}
+    middle = {name: median if name.endswith("_ms") else fmean for name in found[0]}
+    return {name: round(of(one[name] for one in found[1:]), 1) for name, of in middle.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--versions", type=int, default=40)
-    parser.add_argument("--rows", type=int, nargs="+", default=[10, 100, 1000, 5000])
+    parser.add_argument(
+        "--versions", type=int, default=40, help="seconds, by the writer's clock (default: %(default)s)"
+    )
+    parser.add_argument("--rows", type=int, nargs="+", default=[10, 100, 1000], help="from version to version")
     args = parser.parse_args()
     found = {}
     for classes in (2, 10):

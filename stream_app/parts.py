@@ -148,6 +148,8 @@ def joined(registry: Registry, path: str, file: bytes, cache: dict[bytes, bytes]
 def _fetched(registry: Registry, path: str, contents: Contents, have: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """What lies in other files and is not at hand."""
     missing = [p for p in contents.parts if p.sha256 not in have]
+    if not missing:
+        return {}
     datas = registry.read_ranges([(contents.holders[p.holder], p.at, p.at + p.size) for p in missing])
     for part, data in zip(missing, datas, strict=True):
         if (got := hashlib.sha256(data).digest()) != part.sha256:
