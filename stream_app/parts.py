@@ -94,16 +94,16 @@ class Parts:
 
     def prune(self, *, keep: int, always: frozenset[str] = frozenset()) -> int:
         """``Registry.prune``, but files that a kept version needs stay, and young ones."""
-        ages_s = self._registry.ages(self._folder)
-        paths = list(ages_s)
-        kept = always | frozenset(paths[-keep:] if keep else [])
+        return self._registry.prune(self._folder, keep=keep, always=always, spare=self._needed)
+
+    def _needed(self, ages_s: Mapping[str, float], kept: frozenset[str]) -> frozenset[str]:
+        files = {p: age_s for p, age_s in ages_s.items() if p.endswith(SUFFIX)}
         try:
-            self._holders = {p: self._holders_of(p) for p in paths if p in kept and p.endswith(SUFFIX)}
-        except RegistryError:  # whoever cannot know what is needed removes nothing; a torn file is not kept for ever
-            return 0
-        needed = {h for holders in self._holders.values() for h in holders}
-        young = {p for p, age_s in ages_s.items() if p.endswith(SUFFIX) and age_s < GRACE_S}
-        return self._registry.prune(self._folder, keep=keep, always=always | needed | young)
+            self._holders = {p: self._holders_of(p) for p in files if p in kept}
+        except RegistryError:  # nobody knows what is needed, so all is; a torn file is not kept for ever
+            return frozenset(ages_s)
+        young = (p for p, age_s in files.items() if age_s < GRACE_S)
+        return frozenset(h for holders in self._holders.values() for h in holders) | frozenset(young)
 
     def _holders_of(self, path: str) -> tuple[str, ...]:
         known = self._holders.get(path)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -135,15 +135,27 @@ class Registry:
         found = sorted((_written_s(f), str(f["name"]).rsplit("/", 1)[-1]) for f in files)
         return [(f"{folder}/{name}", found[-1][0] - written_s) for written_s, name in found]
 
-    def prune(self, folder: str, *, keep: int, always: frozenset[str] = frozenset()) -> int:
+    def prune(
+        self,
+        folder: str,
+        *,
+        keep: int,
+        always: frozenset[str] = frozenset(),
+        spare: Callable[[Mapping[str, float], frozenset[str]], frozenset[str]] = lambda ages_s, kept: frozenset(),
+    ) -> int:
         """Delete all but the newest ``keep`` files of ``folder`` and those in ``always``, and what dead writers left.
+
+        Args:
+            spare: told all ages and what is kept so far, says what else must be. Only what it was told of is deleted.
 
         Returns:
             How many artefacts that were.
         """
         files = self._files(folder)
-        paths = [path for path, _ in files if not _temporary(path)]
-        old = [p for p in paths[: -keep or None] if p not in always]
+        ages_s = {path: age_s for path, age_s in files if not _temporary(path)}
+        kept = always | frozenset([*ages_s][-keep:] if keep else [])
+        kept |= spare(ages_s, kept)
+        old = [path for path in ages_s if path not in kept]
         for path in [*old, *(p for p, age_s in files if _temporary(p) and age_s > ABANDONED_S)]:
             try:
                 self._fs.rm_file(f"{self._root}/{path}")

@@ -345,6 +345,25 @@ def test_a_rival_that_prunes_while_a_version_is_written_takes_nothing_from_it(
     assert _holders(folder, written) == {held.path}
 
 
+def test_who_prunes_late_by_an_old_list_takes_nothing_that_came_since(
+    folder: Registry, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was paused between looking and deleting."""
+    datas, parts, rival = line(3), parts_of(folder, clock), Registry(folder.url)
+    parts.write(packed(ring(5)))
+    files = rival._files
+    written: list[Artefact] = []
+
+    def looked_long_ago(where: str) -> Sequence[tuple[str, float]]:
+        found = files(where)
+        written.extend(map(parts.write, datas))
+        return found
+
+    monkeypatch.setattr(rival, "_files", looked_long_ago)
+    parts_of(rival, clock).prune(keep=1)
+    assert [read(folder, artefact) for artefact in written] == datas
+
+
 def test_who_cannot_read_what_a_version_needs_removes_nothing(folder: Registry, clock: Clock) -> None:
     first, second, datas = two_versions(folder, clock)
     for artefact in (first, second):

@@ -168,7 +168,8 @@ def test_prune_keeps_no_more_than_there_are(registry: Registry, keep: int, left:
 
 def test_what_another_process_pruned_first_is_no_harm(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_in_turn(registry, b"a", b"b", b"c")
-    monkeypatch.setattr(registry, "list", lambda folder: [f"{folder}/gone.bin", *paths])
+    files = registry._files
+    monkeypatch.setattr(registry, "_files", lambda folder: [(f"{folder}/gone.bin", 9.0), *files(folder)])
     registry.prune("versions", keep=1)
     monkeypatch.undo()
     assert registry.list("versions") == paths[-1:]
