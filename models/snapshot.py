@@ -41,6 +41,21 @@ def unpack(data: bytes) -> tuple[Arrays, dict[str, str]]:
     return arrays, texts
 
 
+def spans(data: bytes) -> list[tuple[int, int]]:
+    """Where the arrays of a packed snapshot lie in it: first byte and one after the last of each, in order.
+
+    Raises:
+        SnapshotError: the bytes are no snapshot.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8:start])
+        offsets = sorted(a["data_offsets"] for name, a in header.items() if name != "__metadata__")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise SnapshotError(f"not a snapshot ({len(data)} bytes): {error}") from error
+    return [(start + first, start + end) for first, end in offsets]
+
+
 def _texts(header: bytes) -> dict[str, str]:
     found = json.loads(header).get("__metadata__") or {}
     return {str(k): str(v) for k, v in found.items()}

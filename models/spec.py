@@ -191,7 +191,8 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 20
     """How many versions the registry keeps."""
     inline_bytes: int = 524_288
-    """Versions up to this size travel inside the announcement; Kafka refuses more than 1 MB."""
+    """Versions up to this size travel inside the announcement (Kafka refuses more than 1 MB); of larger ones, what
+    has changed goes to the registry."""
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from stream_app.errors import RegistryError
+from stream_app.parts import joined
 from stream_app.registry import Registry, checked
 
 
@@ -16,11 +17,14 @@ class Announced(Protocol):
     def sha256(self) -> str: ...
 
 
-def read(record: Announced, inline: bytes | None, registry: Registry | None) -> bytes:
-    """The bytes that came inline, else those in the registry; hash checked.
+def read(
+    record: Announced, inline: bytes | None, registry: Registry | None, cache: dict[bytes, bytes] | None = None
+) -> bytes:
+    """The bytes that came inline, else those in the registry; every hash checked.
 
     Args:
         registry: None where all artefacts must travel inline.
+        cache: as for ``parts.joined``; for who reads one version after another.
 
     Raises:
         RegistryError: they are missing, torn or tampered with.
@@ -29,4 +33,4 @@ def read(record: Announced, inline: bytes | None, registry: Registry | None) -> 
         return checked(record.artefact, inline, record.sha256)
     if registry is None:
         raise RegistryError(f"{record.artefact}: not inline, wanted a registry to read")
-    return registry.read(record.artefact, record.sha256)
+    return joined(registry, record.artefact, registry.read(record.artefact, record.sha256), cache)

@@ -238,6 +238,7 @@ class LiveFollower:
         self._live: LiveModel | None = None
         self._plain: LiveModel | None = None  # the live version's fp32 form
         self._try_again_s: dict[str, float] = {}  # refused id -> monotonic time
+        self._parts: dict[bytes, bytes] = {}  # of the version read last: the next needs only those that changed
         self._heard_s = time.monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="live-follower", daemon=True)
@@ -333,7 +334,7 @@ class LiveFollower:
                 continue
             inline = fold.head_inline if envelope is head else None
             try:
-                return prepare(artefacts.read(envelope, inline, self._registry), envelope)
+                return prepare(artefacts.read(envelope, inline, self._registry, self._parts), envelope)
             except StreamAppError as error:
                 self._refuse(envelope.id, error)
         return None

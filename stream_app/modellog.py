@@ -54,7 +54,7 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     """What an announcement says of a version; everything but its parameters. Keys of dicts are partitions."""
 
     id: str
-    """First 16 hex digits of the artefact's sha256."""
+    """First 16 hex digits of sha256."""
     number: int
     """1, 2, 3 ... along the lineage, given by the fold; a server never goes backwards in it."""
     epoch: int
@@ -69,7 +69,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     artefact: str
     """Path inside the registry."""
     sha256: str
+    """Of the file at ``artefact``, which has those of all its parts."""
     size_bytes: int
+    """Of the whole version."""
     signature: str
     """models.spec.signature of the spec it was made with."""
     topic_ids: dict[str, str]

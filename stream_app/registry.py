@@ -3,6 +3,8 @@
 import hashlib
 import os
 import secrets
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,6 +13,9 @@ import fsspec.implementations.local
 
 from stream_app import failpoints
 from stream_app.errors import RegistryError, SettingsError
+
+ABANDONED_S = 600.0
+"""A temporary file that old has no writer any more."""
 
 
 class Artefact(NamedTuple):
@@ -98,20 +103,60 @@ class Registry:
             raise RegistryError(f"cannot read {path} from {self.url}: {error}") from error
         return data
 
+    def read_ranges(self, ranges: Sequence[tuple[str, int, int]]) -> list[bytes]:
+        """Pieces of files, each [start, end) of a path; at once where the store can. Nothing is checked.
+
+        Raises:
+            RegistryError: a file is missing. One that is too short gives a short piece.
+        """
+        paths = [f"{self._root}/{path}" for path, _, _ in ranges]
+        found = self._fs.cat_ranges(paths, [start for _, start, _ in ranges], [end for _, _, end in ranges])
+        for (path, _, _), data in zip(ranges, found, strict=True):
+            if isinstance(data, Exception):
+                raise RegistryError(f"cannot read {path} from {self.url}: {data}") from data
+        return list(found)
+
     def list(self, folder: str) -> list[str]:
         """Paths in ``folder``, oldest first."""
+        return list(self.ages(folder))
+
+    def ages(self, folder: str) -> dict[str, float]:
+        """Paths in ``folder``, oldest first, and how many seconds older than the newest each is by the store's clock.
+
+        All are of the same age in a store that does not tell.
+        """
+        return {path: age_s for path, age_s in self._files(folder) if not _temporary(path)}
+
+    def _files(self, folder: str) -> Sequence[tuple[str, float]]:
         where = f"{self._root}/{folder}"
         if not self._fs.exists(where):
             return []
-        found = [f for f in self._fs.ls(where, detail=True) if f["type"] == "file"]
-        found.sort(key=lambda f: (_written(f), f["name"]))
-        names = (str(f["name"]).rsplit("/", 1)[-1] for f in found)
-        return [f"{folder}/{n}" for n in names if not n.startswith(".")]
+        files = [f for f in self._fs.ls(where, detail=True) if f["type"] == "file"]
+        found = sorted((_written_s(f), str(f["name"]).rsplit("/", 1)[-1]) for f in files)
+        return [(f"{folder}/{name}", found[-1][0] - written_s) for written_s, name in found]
 
-    def prune(self, folder: str, *, keep: int, always: frozenset[str] = frozenset()) -> int:
-        """Delete all but the newest ``keep`` files of ``folder`` and those in ``always``."""
-        old = [p for p in self.list(folder)[: -keep or None] if p not in always]
-        for path in old:
+    def prune(
+        self,
+        folder: str,
+        *,
+        keep: int,
+        always: frozenset[str] = frozenset(),
+        spare: Callable[[Mapping[str, float], frozenset[str]], frozenset[str]] = lambda ages_s, kept: frozenset(),
+    ) -> int:
+        """Delete all but the newest ``keep`` files of ``folder`` and those in ``always``, and what dead writers left.
+
+        Args:
+            spare: told all ages and what is kept so far, says what else must be. Only what it was told of is deleted.
+
+        Returns:
+            How many artefacts that were.
+        """
+        files = self._files(folder)
+        ages_s = {path: age_s for path, age_s in files if not _temporary(path)}
+        kept = always | frozenset([*ages_s][-keep:] if keep else [])
+        kept |= spare(ages_s, kept)
+        old = [path for path in ages_s if path not in kept]
+        for path in [*old, *(p for p, age_s in files if _temporary(p) and age_s > ABANDONED_S)]:
             try:
                 self._fs.rm_file(f"{self._root}/{path}")
             except FileNotFoundError:
@@ -119,10 +164,16 @@ class Registry:
         return len(old)
 
 
-def _written(file: dict[str, Any]) -> Any:
-    """When the file was last written; fsspec's file systems differ in what they call it."""
+def _temporary(path: str) -> bool:
+    return path.rsplit("/", 1)[-1].startswith(".")
+
+
+def _written_s(file: dict[str, Any]) -> float:
+    """When the file was last written, in seconds; fsspec's file systems differ in what they call it and say it as."""
     known = (file.get(k) for k in ("mtime", "LastModified", "last_modified", "updated", "created"))
-    return next((t for t in known if t is not None), 0)
+    at = next((t for t in known if t is not None), 0.0)
+    at = datetime.fromisoformat(at) if isinstance(at, str) else at
+    return at.timestamp() if isinstance(at, datetime) else float(at)
 
 
 def checked(path: str, data: bytes, sha256: str) -> bytes:

@@ -18,6 +18,7 @@ from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
 from stream_app.modellog import HISTORY, Envelope, Hyper
+from stream_app.parts import Parts
 from stream_app.predictions import Trail
 from stream_app.registry import Registry
 from stream_app.topics import beginning_offsets, end_offsets, topic_ids
@@ -56,6 +57,7 @@ class Seeder:
 
     def __init__(self, spec: ModelSpec, *, bootstrap_servers: str, registry: Registry, on_mismatch: OnMismatch) -> None:
         self.spec, self._registry, self._on_mismatch = spec, registry, on_mismatch
+        self._parts = Parts(registry, versions.FOLDER)
         self._topics = Topics.of(spec.name)
         self._bootstrap_servers = bootstrap_servers
         self._log = LogClient(bootstrap_servers, self._topics.models)
@@ -141,6 +143,7 @@ class Seeder:
         try:
             return versions.read_head(self._log.fold, self._registry)[0]
         except RegistryError as error:
+            self._parts.forget()
             found = versions.newest_readable(self._registry, signature(self.spec))
             if found is None:
                 raise RegistryError(f"{error}; and the registry holds no version that can be read") from error
@@ -273,6 +276,7 @@ class Seeder:
             predictions_from=predictions_from,
             topic_ids=self._ids,
             created_s=time.time(),
+            parts=self._parts,
         )
         failpoints.reach("written")
         return made
@@ -284,7 +288,7 @@ class Seeder:
         """Keep the newest versions, and whatever head and parent need; trim the log to them now and then."""
         needed = {e.artefact for _, e in list(self._log.fold.history)[-2:]}
         keep = self.spec.publish.keep
-        self._registry.prune(versions.FOLDER, keep=keep, always=frozenset(needed))
+        self._parts.prune(keep=keep, always=frozenset(needed))
         self._registry.prune("variants", keep=keep)
         self._published += 1
         if self._published % HISTORY == 0:

@@ -15,6 +15,7 @@ from stream_app import artefacts
 from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import ClassScore, Envelope, Fold, Hyper
+from stream_app.parts import Parts, joined
 from stream_app.registry import Registry
 
 FOLDER, SUFFIX = "versions", ".safetensors"
@@ -73,8 +74,13 @@ def write(
     predictions_from: dict[int, int],
     topic_ids: Mapping[str, str],
     created_s: float,
+    parts: Parts | None = None,
 ) -> tuple[Envelope, bytes]:
-    """Make a snapshot durable; returns its envelope and the artefact's bytes. Not announced yet."""
+    """Make a snapshot durable; returns its envelope and the artefact's bytes. Not announced yet.
+
+    Args:
+        parts: writes what is too large to travel inline; None for who writes so rarely that all would be new.
+    """
     draft = Envelope(
         id="",
         number=parent.number + 1 if parent else 1,
@@ -101,13 +107,14 @@ def write(
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.
     texts = {"spec": to_json(spec), "envelope": json.dumps(msgspec.to_builtins(draft, str_keys=True))}
     data = pack(taken.arrays | _serving(spec, taken), texts)
-    artefact = registry.write(FOLDER, SUFFIX, data)
+    large = parts is not None and len(data) > spec.publish.inline_bytes
+    artefact = parts.write(data) if parts and large else registry.write(FOLDER, SUFFIX, data)
     envelope = msgspec.structs.replace(
         draft,
         id=artefact.id,
         artefact=artefact.path,
         sha256=artefact.sha256,
-        size_bytes=artefact.size_bytes,
+        size_bytes=len(data),
     )
     return envelope, data
 
@@ -191,14 +198,15 @@ def self_described(registry: Registry, path: str) -> tuple[Envelope, Arrays]:
     Raises:
         RegistryError: it is torn, tampered with, or no version.
     """
-    data = registry.read_named(path)
-    arrays, texts = _unpacked(path, data.data)
+    artefact, file = registry.read_named(path)
+    data = joined(registry, path, file)
+    arrays, texts = _unpacked(path, data)
     try:
         draft = msgspec.convert(json.loads(texts["envelope"]), Envelope, str_keys=True)
     except (KeyError, ValueError) as error:
         raise RegistryError(f"{path}: holds no envelope: {error}") from error
     envelope = msgspec.structs.replace(
-        draft, id=data.artefact.id, artefact=path, sha256=data.artefact.sha256, size_bytes=len(data.data)
+        draft, id=artefact.id, artefact=path, sha256=artefact.sha256, size_bytes=len(data)
     )
     return envelope, arrays
 

@@ -15,14 +15,20 @@ from tests.processes import Process, head, wait_until
 EXAMPLES, PARTITIONS = 4_000, 2
 IN_THREE_PLACES = ("taken:2", "writing:1", "written:1")
 ELSEWHERE = ("written:1", "take:2", "said:1", "announced:1", "commit:1")
+BESIDE_AN_OLDER_FILE = ("writing:2", "written:1", "announced:1")
+IN_PARTS = "inline_bytes = 0\n"
 
 
-@pytest.mark.parametrize("failpoints", [IN_THREE_PLACES, ELSEWHERE], ids=["middle-write-announce", "elsewhere"])
+@pytest.mark.parametrize(
+    ("failpoints", "publish"),
+    [(IN_THREE_PLACES, ""), (ELSEWHERE, ""), (BESIDE_AN_OLDER_FILE, IN_PARTS)],
+    ids=["middle-write-announce", "elsewhere", "in-parts"],
+)
 def test_killed_worker_loses_nothing_and_doubles_nothing(
-    bootstrap_servers: str, app_name: str, tmp_path: Path, failpoints: tuple[str, ...]
+    bootstrap_servers: str, app_name: str, tmp_path: Path, failpoints: tuple[str, ...], publish: str
 ) -> None:
     spec_file = tmp_path / "model.toml"
-    spec_file.write_text(streams.spec_text(app_name, partitions=PARTITIONS))
+    spec_file.write_text(streams.spec_text(app_name, partitions=PARTITIONS) + publish)
     topics = Topics.of(app_name)
     create_topics(bootstrap_servers, app_name, partitions=PARTITIONS, retention_s=86400, max_record_bytes=65536)
     stream = streams.records(EXAMPLES)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.snapshot import SnapshotError, pack, prefixed, under, unpack
+from models.snapshot import SnapshotError, pack, prefixed, spans, under, unpack
 
 ARRAYS = {
     "b": np.array([[1.5, np.nan], [-np.inf, 0.0]], np.float32),
@@ -77,6 +77,23 @@ def test_rubbish_is_refused(data: bytes) -> None:
     for rubbish in (data, len(data).to_bytes(8, "little") + data):
         with pytest.raises(SnapshotError, match="not a snapshot"):
             unpack(rubbish + b"!")
+
+
+def test_arrays_are_found_in_the_packed_bytes() -> None:
+    data = pack(ARRAYS, TEXTS)
+    found = spans(data)
+    assert sorted(data[start:end] for start, end in found) == sorted(a.tobytes() for a in ARRAYS.values())
+    assert found == sorted(found)
+    assert found[-1][1] == len(data)
+    assert spans(pack({}, {})) == []
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"torn", (5).to_bytes(8, "little") + b"[1,2]", (9).to_bytes(8, "little") + b'{"a": {}}']
+)
+def test_there_are_no_arrays_in_rubbish(data: bytes) -> None:
+    with pytest.raises(SnapshotError, match=rf"not a snapshot \({len(data)} bytes\): "):
+        spans(data)
 
 
 def test_prefixes_come_and_go() -> None:

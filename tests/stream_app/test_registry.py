@@ -7,13 +7,14 @@ import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
 import pytest
 
 from stream_app.errors import RegistryError, SettingsError
-from stream_app.registry import Registry, checked
+from stream_app.registry import ABANDONED_S, Registry, checked
 
 
 @pytest.fixture(params=["folder", "store"])
@@ -102,6 +103,49 @@ def test_the_list_is_oldest_first(registry: Registry) -> None:
     assert registry.list("variants") == []
 
 
+def test_ages_are_counted_from_the_newest(folder: Registry, tmp_path: Path) -> None:
+    assert folder.ages("versions") == {}
+    old, new = write_in_turn(folder, b"a", b"b")
+    at = (tmp_path / new).stat().st_mtime - 30.0
+    os.utime(tmp_path / old, (at, at))
+    assert folder.ages("versions") == {old: pytest.approx(30.0), new: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("told", "age_s"),
+    [
+        ([{"mtime": 5.0}, {"mtime": 35.0}], 30.0),
+        (
+            [{"LastModified": datetime(2026, 1, 1, tzinfo=UTC)}, {"LastModified": datetime(2026, 1, 2, tzinfo=UTC)}],
+            86400,
+        ),
+        ([{"updated": "2026-01-01T00:00:00.5Z"}, {"updated": "2026-01-01T00:00:01Z"}], 0.5),
+        ([{}, {}], 0.0),
+    ],
+    ids=["seconds", "datetime", "text", "nothing"],
+)
+def test_every_store_tells_the_time_in_its_own_way(
+    told: list[dict[str, object]], age_s: float, folder: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Store:
+        def exists(self, where: str) -> bool:
+            return True
+
+        def ls(self, where: str, detail: bool) -> list[dict[str, object]]:
+            return [{"type": "file", "name": f"{where}/{n}"} | known for n, known in enumerate(told)]
+
+    monkeypatch.setattr(folder, "_fs", Store())
+    assert folder.ages("v") == {"v/0": age_s, "v/1": 0.0}
+
+
+def test_pieces_are_read_in_the_order_asked_for(registry: Registry) -> None:
+    a, b = (registry.write("versions", ".bin", data).path for data in (b"0123456789", b"abc"))
+    assert registry.read_ranges([(b, 1, 3), (a, 0, 2), (a, 8, 99), (b, 0, 0)]) == [b"bc", b"01", b"89", b""]
+    assert registry.read_ranges([]) == []
+    with pytest.raises(RegistryError, match=f"cannot read versions/gone.bin from {registry.url}: "):
+        registry.read_ranges([(a, 0, 1), ("versions/gone.bin", 0, 1)])
+
+
 def test_writing_anew_makes_young(registry: Registry) -> None:
     a, b, _ = write_in_turn(registry, b"a", b"b", b"a")
     assert registry.list("versions") == [b, a]
@@ -124,7 +168,8 @@ def test_prune_keeps_no_more_than_there_are(registry: Registry, keep: int, left:
 
 def test_what_another_process_pruned_first_is_no_harm(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write_in_turn(registry, b"a", b"b", b"c")
-    monkeypatch.setattr(registry, "list", lambda folder: [f"{folder}/gone.bin", *paths])
+    files = registry._files
+    monkeypatch.setattr(registry, "_files", lambda folder: [(f"{folder}/gone.bin", 9.0), *files(folder)])
     registry.prune("versions", keep=1)
     monkeypatch.undo()
     assert registry.list("versions") == paths[-1:]
@@ -137,6 +182,17 @@ def test_what_a_dead_writer_left_half_written_is_no_artefact(folder: Registry, t
     assert folder.list("versions") == [kept.path]
     folder.prune("versions", keep=1)
     assert folder.list("versions") == [kept.path]
+
+
+def test_what_a_dead_writer_left_goes_once_nobody_can_be_writing_it(folder: Registry, tmp_path: Path) -> None:
+    old, new = (tmp_path / "versions" / f".0123456789abcdef.bin.{n}" for n in ("old", "new"))
+    kept = folder.write("versions", ".bin", b"x")
+    for left, age_s in ((old, ABANDONED_S + 1), (new, ABANDONED_S - 1)):
+        left.write_bytes(b"half")
+        at = (tmp_path / kept.path).stat().st_mtime - age_s
+        os.utime(left, (at, at))
+    assert folder.prune("versions", keep=1) == 0
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_a_full_disk_leaves_nothing_behind(folder: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
