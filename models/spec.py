@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
@@ -84,9 +85,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learner(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["torch", "river"] = "torch"
+    kind: Literal["mixture", "torch", "river"] = "mixture"
+    """mixture: cheap and different members, mixed by how they do; torch: one network; river: an estimator of River."""
+    tier: Literal["fast", "standard", "full"] = "standard"
+    """kind mixture: how many members, and how large; docs/learners.md has what each costs."""
     network: Literal["linear", "mlp", "wide_deep"] = "mlp"
-    """wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
+    """kind torch. wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
     hidden: tuple[int, ...] = (64, 64)
     batch_records: int = 128
     """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
@@ -156,7 +160,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compression(msgspec.Struct, frozen=True, kw_only=True):
-    kinds: tuple[Literal["int8"], ...] = ("int8",)
+    kinds: tuple[Literal["int8"], ...] | None = None
+    """Unless given: int8 for learner.kind torch, none for the others, which have no graph to compress."""
     every_s: float = 5.0
     calibration_rows: int = 2048
     loss_budget: float = 0.002
@@ -213,6 +218,13 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     def outputs(self) -> int:
         """Numbers the network gives per row: K logits for multiclass, else 1."""
         return len(self.label.classes) if self.task == "multiclass" else 1
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Compressed forms that are made of a version."""
+        if self.compression.kinds is None:
+            return ("int8",) if self.learner.kind == "torch" else ()
+        return self.compression.kinds
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -294,11 +306,16 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "features.rates.keys": [list(k) for k in features.rates.keys],
         "features.rates.slots": features.rates.slots,
         "learner.kind": learner.kind,
+        **_fit_mixture(learner),
         "learner.network": learner.network,
         "learner.hidden": list(learner.layers),
         **weights,
         **_fit_river(learner),
     }
+
+
+def _fit_mixture(learner: Learner) -> dict[str, object]:
+    return {"learner.tier": learner.tier} if learner.kind == "mixture" else {}
 
 
 def _fit_river(learner: Learner) -> dict[str, object]:
@@ -409,6 +426,8 @@ def _unknown(key: str, known: list[str]) -> str:
 
 def _kind(kind: Any) -> str:
     """A type in words."""
+    if get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind):
+        kind = get_args(kind)[0]  # TOML has no null
     if kind in _WORDS:
         return _WORDS[kind]
     arguments = get_args(kind)
@@ -498,6 +517,7 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
+    yield from _wrong_kind(spec)
     yield from _wrong_river(spec)
     yield from _wrong_drift(spec)
     yield from _too_large(spec)
@@ -578,7 +598,7 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         yield _Found(("learner", "class_weights"), spec.learner.class_weights, "none for task regression")
     for width in hidden:
         yield from _outside(("learner", "hidden"), width, _WIDTH_LIMITS)
-    if len(set(spec.compression.kinds)) < len(spec.compression.kinds):
+    if len(set(spec.variants)) < len(spec.variants):
         yield _Found(("compression", "kinds"), spec.compression.kinds, "every kind once")
     tuning = spec.tuning
     for name in ("learning_rate", "half_life_events"):
@@ -586,6 +606,25 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         if not _TINY <= low < high <= _HUGE:
             wanted = "a lower and a higher number, both above 0"
             yield _Found(("tuning", name), (low, high), wanted)
+
+
+def _wrong_kind(spec: ModelSpec) -> Iterator[_Found]:
+    learner = spec.learner
+    if learner.kind != "torch" and spec.variants:
+        wanted = f"[] for learner.kind {learner.kind}, which has no graph to compress"
+        yield _Found(("compression", "kinds"), spec.variants, wanted)
+    if learner.kind != "torch" and learner.class_weights != "none":
+        wanted = f"none for learner.kind {learner.kind}; a record's weight says what it counts"
+        yield _Found(("learner", "class_weights"), learner.class_weights, wanted)
+    if learner.kind != "torch":
+        usual = Learner()
+        for name in ("network", "hidden"):
+            if (value := getattr(learner, name)) != getattr(usual, name):
+                wanted = f'none for learner.kind {learner.kind}: networks are of kind = "torch"'
+                yield _Found(("learner", name), value, wanted)
+    if learner.kind == "mixture" and spec.blend.kind not in ("none", "proximal"):
+        wanted = "proximal or none for learner.kind mixture, whose members step row by row"
+        yield _Found(("blend", "kind"), spec.blend.kind, wanted)
 
 
 def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
@@ -600,12 +639,6 @@ def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
     if spec.tuning.every_labels:
         wanted = "0 for learner.kind river, whose settings are never tuned"
         yield _Found(("tuning", "every_labels"), spec.tuning.every_labels, wanted)
-    if spec.compression.kinds:
-        wanted = "[] for learner.kind river, which has no graph to compress"
-        yield _Found(("compression", "kinds"), spec.compression.kinds, wanted)
-    if learner.class_weights != "none":
-        wanted = "none for learner.kind river; River has them as estimators, such as river.imblearn's"
-        yield _Found(("learner", "class_weights"), learner.class_weights, wanted)
     if bool(learner.estimator) == bool(learner.pipeline):
         yield _Found(
             ("learner", "estimator"), learner.estimator, "either it or learner.pipeline for learner.kind river"

@@ -129,6 +129,9 @@ class Discriminant:
             rows.z, rows.y, rows.w, rows.prior, self._count, self._mean, self._pull, self._inverse, self._seen, out
         )  # fmt: skip
 
+    def vectors(self) -> tuple[F32, ...]:
+        return ()
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         was = len(self._inverse)
         more = columns - was

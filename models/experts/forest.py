@@ -250,6 +250,9 @@ class Forest:
             self._counters, self._word, *self._trees, self._used, rows.prior, out,
         )  # fmt: skip
 
+    def vectors(self) -> tuple[F32, ...]:
+        return ()
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         self._columns = columns
         self._leaf = widened(self._leaf, (*self._leaf.shape[:2], classes))

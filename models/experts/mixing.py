@@ -29,6 +29,8 @@ SWITCH = 1e-3
 """Share of the weight that is dealt out anew at every row."""
 RATES = (0.02, 0.1)
 """Steps of the stacks, per member."""
+PATIENCE = 1.0
+"""Labels late at which steps are half as long: mixing that follows the newest labels is wise only in hindsight."""
 STEADY = 20.0
 """Curvature to begin with: so sure is the power of 1."""
 SURE_KEEP = 0.5 ** (1 / 1000)
@@ -102,28 +104,34 @@ def calibrate(p: F64, q: F64, true: int, weight: float, m: int, sure: F64) -> No
         share = (q[k] - noise / classes) / (1.0 - noise)
         mean += share * log
         square += share * log * log
+    noise_step = (1.0 - SURE_KEEP) * min(weight, 1.0)
     weight *= 1.0 - by_noise
     sure[2, m] = SURE_KEEP * sure[2, m] + weight * (square - mean * mean)
     power = sure[0, m] - weight * (mean - hit) / (sure[2, m] + STEADY)
     sure[0, m] = min(max(power, LEAST_SURE), MOST_SURE)
-    sure[1, m] = min(max(noise + (1.0 - SURE_KEEP) * (by_noise - noise), TINY), MOST_NOISE)
+    sure[1, m] = min(max(noise + noise_step * (by_noise - noise), TINY), MOST_NOISE)
 
 
 @compiled
-def predict_classes(p: F64, sure: F64, share: F64, stack: F64, bias: F64, final: F64, out: F64) -> None:
-    """Members' answers p (M, B, K) mixed: out (B, K)."""
+def predict_classes(p: F64, sure: F64, share: F64, stack: F64, bias: F64, final: F64, told: F64, out: F64) -> None:
+    """Members' answers p (M, B, K) mixed: each way's told (A, B, K), and out (B, K)."""
     q, logs = np.empty((len(p), p.shape[2])), np.empty((len(p), p.shape[2]))
     ways = np.empty((len(final), p.shape[2]))
     for b in range(p.shape[1]):
         mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out[b])
+        told[:, b] = ways
 
 
 @compiled
 def learn_classes(
     p: F64, y: F32, w: F32, rates: F64,
-    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64,
+    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, told: F64, pace: F64,
 ) -> None:  # fmt: skip
-    """Row by row: mix p (M, B, K), then judge members, ways and stacks by the label."""
+    """Row by row: mix p (M, B, K), then judge members, ways and stacks by the label.
+
+    Ways are judged by what they told (A, B, K) when the row was answered; (0, B, K) if that was now. pace (B,) is
+    what each row's steps are multiplied by.
+    """
     members, classes, n_ways = len(p), p.shape[2], len(final)
     q, logs, ways = np.empty((members, classes)), np.empty((members, classes)), np.empty((n_ways, classes))
     out = np.empty(classes)
@@ -134,19 +142,19 @@ def learn_classes(
         for m in range(members):
             losses[m] = -logs[m, true]
         for a in range(n_ways):
-            way_losses[a] = -math.log(max(ways[a, true], TINY))
+            way_losses[a] = -math.log(max(told[a, b, true] if len(told) else ways[a, true], TINY))
         totals[:members] += w[b] * losses
         totals[members : members + n_ways] += w[b] * way_losses
         totals[members + n_ways] -= w[b] * math.log(max(out[true], TINY))
         for s in range(len(stack)):
             for k in range(classes):
-                step = rates[s] * weight * (ways[1 + s, k] - (1.0 if k == true else 0.0))
+                step = rates[s] * weight * pace[b] * (ways[1 + s, k] - (1.0 if k == true else 0.0))
                 bias[s, k] -= step
                 for m in range(members):
                     stack[s, m] -= step * logs[m, k] / members
         for m in range(members):
-            calibrate(p[m, b], q[m], true, weight, m, sure)
-        reweigh(share, losses, weight)
+            calibrate(p[m, b], q[m], true, weight * pace[b], m, sure)
+        reweigh(share, losses, weight * pace[b])
         reweigh(final, way_losses, weight)
 
 
@@ -186,19 +194,20 @@ def mix_values(p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, wa
 
 
 @compiled
-def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, out: F64) -> None:
-    """Members' answers p (M, B, 1) mixed: out (B, 1)."""
+def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, told: F64, out: F64) -> None:
+    """Members' answers p (M, B, 1) mixed: each way's told (A, B, 1), and out (B, 1)."""
     ways = np.empty(len(final))
     for b in range(p.shape[1]):
         out[b, 0] = mix_values(p, b, share, stack, bias, final, ways)
+        told[:, b, 0] = ways
 
 
 @compiled
 def learn_values(
     p: F64, y: F32, w: F32, rates: F64,
-    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64,
+    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64, told: F64, pace: F64,
 ) -> None:  # fmt: skip
-    """Row by row: mix p (M, B, 1), then judge members, ways and stacks by the value."""
+    """Row by row: mix p (M, B, 1), then judge members, ways and stacks by the value; told as for classes."""
     members, n_ways = len(p), len(final)
     ways, losses, way_losses = np.empty(n_ways), np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
@@ -207,7 +216,7 @@ def learn_values(
         for m in range(members):
             losses[m] = abs(p[m, b, 0] - y[b])
         for a in range(n_ways):
-            way_losses[a] = abs(ways[a] - y[b])
+            way_losses[a] = abs((told[a, b, 0] if len(told) else ways[a]) - y[b])
         totals[:members] += w[b] * losses
         totals[members : members + n_ways] += w[b] * way_losses
         totals[members + n_ways] += w[b] * abs(said - y[b])
@@ -217,12 +226,12 @@ def learn_values(
             norm = 1.0
             for m in range(members):
                 norm += ((p[m, b, 0] - ways[0]) / unit) ** 2
-            bias[s, 0] -= rates[s] * weight * off * unit / norm
+            bias[s, 0] -= rates[s] * weight * pace[b] * off * unit / norm
             for m in range(members):
-                stack[s, m] -= rates[s] * weight * off * (p[m, b, 0] - ways[0]) / unit / norm
+                stack[s, m] -= rates[s] * weight * pace[b] * off * (p[m, b, 0] - ways[0]) / unit / norm
         np.minimum(losses / unit, DULL, losses)
         np.minimum(way_losses / unit, DULL, way_losses)
-        reweigh(share, losses, SHARP * weight)
+        reweigh(share, losses, SHARP * weight * pace[b])
         reweigh(final, way_losses, SHARP * weight)
 
 
@@ -231,35 +240,43 @@ class Mixing:
 
     def __init__(self, members: int, classes: int) -> None:
         stacks = len(RATES)
+        self.ways = 1 + stacks
         self.share = np.full(members, 1.0 / members)
         self._rates = np.array(RATES)
         self._sure = np.stack([np.ones(members), np.full(members, FIRST_NOISE), np.zeros(members)])
         self._stack = np.full((stacks, members), 1.0 / members if classes > 1 else 0.0)
         self._bias = np.zeros((stacks, classes))
-        self._final = (
-            np.full(1 + stacks, 1.0 / (1 + stacks)) if classes > 1 else np.array([0.8, 0.1, 0.1])
-        )  # stacks begin at the median
+        self._final = np.full(self.ways, 1.0 / self.ways)
         self._unit = np.zeros(2)
-        self.totals = np.zeros(members + stacks + 2)
+        self.totals = np.zeros(members + self.ways + 1)
 
-    def predict(self, p: F64) -> F64:
-        """Members' answers (M, B, K) mixed: (B, K)."""
-        out = np.empty(p.shape[1:])
+    def predict(self, p: F64) -> tuple[F64, F64]:
+        """Members' answers (M, B, K) mixed: (B, K), and what each way tells: (A, B, K)."""
+        out, told = np.empty(p.shape[1:]), np.empty((self.ways, *p.shape[1:]))
         if p.shape[2] == 1:
-            predict_values(p, self.share, self._stack, self._bias, self._final, out)
+            predict_values(p, self.share, self._stack, self._bias, self._final, told, out)
         else:
-            predict_classes(p, self._sure, self.share, self._stack, self._bias, self._final, out)
-        return out
+            predict_classes(p, self._sure, self.share, self._stack, self._bias, self._final, told, out)
+        return out, told
 
-    def learn(self, p: F64, y: F32, w: F32) -> None:
-        """Row by row: mix, then judge members and ways by the label."""
+    def learn(self, p: F64, y: F32, w: F32, told: F64 | None = None, late: F64 | None = None) -> None:
+        """Row by row: mix, then judge members and ways by the label.
+
+        Args:
+            told: what the ways told (A, B, K), where they were asked before now.
+            late: (B,) labels learned between then and now.
+        """
+        then = np.empty((0, *p.shape[1:])) if told is None else told
+        pace = np.ones(len(y)) if late is None else 1.0 / (1.0 + late / PATIENCE)
         if p.shape[2] == 1:
             learn_values(
-                p, y, w, self._rates, self.share, self._stack, self._bias, self._final, self._unit, self.totals
+                p, y, w, self._rates, self.share, self._stack, self._bias, self._final, self._unit, self.totals,
+                then, pace,
             )  # fmt: skip
         else:
             learn_classes(
-                p, y, w, self._rates, self._sure, self.share, self._stack, self._bias, self._final, self.totals
+                p, y, w, self._rates, self._sure, self.share, self._stack, self._bias, self._final, self.totals,
+                then, pace,
             )  # fmt: skip
 
     def weights(self) -> F64:

@@ -25,6 +25,9 @@ from models.experts.recent import Recent
 from models.experts.window import CHUNK, Rows, Window
 from models.snapshot import Arrays, prefixed, under
 
+FORGOTTEN = 2**20
+"""Rows by which lateness is told apart; float32 counts so far."""
+
 Task = Literal["classification", "regression"]
 
 
@@ -76,6 +79,10 @@ class Member(Protocol):
         """Row by row: answer, then learn. The rows stand behind the newest of the window already."""
         ...
 
+    def vectors(self) -> tuple[F32, ...]:
+        """The parameters that gradients move, not copied."""
+        ...
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         """Further columns, classes and codes behind those there are."""
         ...
@@ -94,6 +101,7 @@ class Mixture:
         category_sizes: codes of each categorical feature.
         tier: which members there are.
         seed: of all that is left to chance.
+        pace: what the nets' rates are multiplied by.
     """
 
     def __init__(
@@ -105,6 +113,7 @@ class Mixture:
         category_sizes: tuple[int, ...] = (),
         tier: str | Tier = "standard",
         seed: int = 0,
+        pace: float = 1.0,
     ) -> None:
         made = TIERS[tier] if isinstance(tier, str) else tier
         self.skipped = 0
@@ -122,7 +131,12 @@ class Mixture:
         self._members: dict[str, Member] = {
             "linear": Linear(made.rates, columns=self._width, classes=self._classes),
             "nets": Nets(
-                made.nets, hidden=made.hidden, window=made.replay_window, codes=self._codes, seed=seed, **sizes
+                tuple((rate * pace, replays) for rate, replays in made.nets),
+                hidden=made.hidden,
+                window=made.replay_window,
+                codes=self._codes,
+                seed=seed,
+                **sizes,
             ),
         }
         if self._classes > 1:
@@ -143,7 +157,7 @@ class Mixture:
 
     def predict(self, x: F32, categories: I64) -> F32:
         """Probabilities (B, K), each row's sum 1; or values (B, 1). Changes nothing."""
-        return self._mixing.predict(self.predict_members(x, categories)).astype(np.float32)
+        return self._mixing.predict(self.predict_members(x, categories))[0].astype(np.float32)
 
     def predict_members(self, x: F32, categories: I64) -> F64:
         """What each member says: (M, B, K)."""
@@ -151,7 +165,7 @@ class Mixture:
         answers = np.empty((len(self.members), len(x), self._classes))
         mine = len(self._recent.names)
         units = self._recent.predict(len(x), answers[:mine])
-        prior = recent.prior_of(answers)
+        prior = recent.prior_of(answers[:mine])
         self._categories.predict(x, codes, prior, units[1], self._rate_at)
         nothing = np.zeros(0, np.float32)
         rows = Rows(x, codes, prior, units[0], units[1], units[2], units[3], nothing, nothing)
@@ -160,7 +174,15 @@ class Mixture:
             mine += len(member.names)
         return answers
 
-    def learn(self, x: F32, categories: I64, target: F32, weights: F32 | None = None) -> None:
+    def ask(self, x: F32, categories: I64) -> tuple[F32, F32]:
+        """As ``predict``, and for ``learn`` what each member and each way of mixing told, and when: (B, Q)."""
+        answers = self.predict_members(x, categories)
+        mixed, ways = self._mixing.predict(answers)
+        told = np.concatenate([answers, ways]).transpose(1, 0, 2).reshape(len(x), -1)
+        when = np.full((len(x), 1), self.count % FORGOTTEN)
+        return mixed.astype(np.float32), np.concatenate([told, when], axis=1, dtype=np.float32)
+
+    def learn(self, x: F32, categories: I64, target: F32, weights: F32 | None = None, told: F32 | None = None) -> None:
         """Row by row: answer, then learn. A row that is not finite is left out.
 
         Args:
@@ -168,30 +190,45 @@ class Mixture:
             categories: (B, C)
             target: (B,) class or value
             weights: (B,) how many examples each stands for; None is one each. Beyond 10, a gradient is no longer.
+            told: (B, Q) of ``ask``, when the rows were answered: members and ways are judged by that. NaN in a row
+                of which it is lost: nobody is judged by it. None: by what they say now, the label came at once.
         """
         w = np.ones(len(x), np.float32) if weights is None else np.ascontiguousarray(weights, np.float32)
         whole = np.isfinite(x).all(axis=1) & np.isfinite(target) & np.isfinite(w) & (w > 0)
         if not whole.all():
             self.skipped += int((~whole).sum())
             x, categories, target, w = x[whole], categories[whole], target[whole], w[whole]
+            told = None if told is None else told[whole]
         for at in range(0, len(x), CHUNK):
             part = slice(at, at + CHUNK)
-            self._learn(x[part], categories[part], target[part].astype(np.float32), w[part])
+            then = None if told is None else told[part]
+            self._learn(x[part], categories[part], target[part].astype(np.float32), w[part], then)
 
-    def _learn(self, x: F32, categories: I64, y: F32, w: F32) -> None:
+    def _learn(self, x: F32, categories: I64, y: F32, w: F32, told: F32 | None) -> None:
         z, codes = self._placed(x), self._rows_of(categories)
         answers = np.empty((len(self.members), len(z), self._classes))
         mine = len(self._recent.names)
         units = self._recent.learn(y, w, answers[:mine])
-        prior = recent.prior_of(answers)
+        prior = recent.prior_of(answers[:mine])
         self._categories.learn(z, codes, y, w, prior, units[1], self._rate_at)
         rows = Rows(z, codes, prior, units[0], units[1], units[2], units[3], y, w)
         self._window.write(rows)
         for member in self._members.values():
             member.learn(rows, self._window, answers[mine : mine + len(member.names)])
             mine += len(member.names)
+        if told is None:
+            self._mixing.learn(answers, y, w)
+        else:
+            self._judge(told, y, w)
         self._window.count += len(y)
-        self._mixing.learn(answers, y, w)
+
+    def _judge(self, told: F32, y: F32, w: F32) -> None:
+        """Members and ways by what they told when the rows were answered."""
+        late = (self.count + np.arange(len(y)) - told[:, -1].astype(np.float64)) % FORGOTTEN
+        known = np.isfinite(told).all(axis=1)
+        said = told[known, :-1].reshape(known.sum(), -1, self._classes).transpose(1, 0, 2).astype(np.float64)
+        members, ways = np.split(np.ascontiguousarray(said), [len(self.members)])
+        self._mixing.learn(members, y[known], w[known], ways, late[known].astype(np.float64))
 
     def _placed(self, x: F32) -> F32:
         """Columns where they were allotted: (B, D) -> (B, width), room for the categories' rates."""
@@ -245,7 +282,35 @@ class Mixture:
         """Codes of a categorical feature that will mean something else from now on."""
         self._categories.forget(self._code_at[column][np.array(codes, np.int64)])
 
+    # --- parameters ---------------------------------------------------------------------------------------
+
+    def parameters(self) -> F32:
+        """All that gradients move, of linear models and nets: (P,), copied."""
+        return np.concatenate([v.reshape(-1) for v in self._vectors()])
+
+    def set_parameters(self, theta: F32) -> None:
+        """Go on from theta (P,); what else learning has changed stays."""
+        at = 0
+        for v in self._vectors():
+            v[...] = theta[at : at + v.size].reshape(v.shape)
+            at += v.size
+
+    def pull(self, reference: F32, lam: float) -> None:
+        """theta += lam * (reference - theta)."""
+        at = 0
+        for v in self._vectors():
+            v += np.float32(lam) * (reference[at : at + v.size].reshape(v.shape) - v)
+            at += v.size
+
+    def _vectors(self) -> list[F32]:
+        return [v for member in self._members.values() for v in member.vectors()]
+
     # --- what it knows of itself ------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """Rows learned."""
+        return self._window.count
 
     def weights(self) -> dict[str, float]:
         """What each member counts in the answer; they sum to 1."""

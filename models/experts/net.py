@@ -202,6 +202,9 @@ class Nets:
             self._moments[0], self._moments[1], self._moments[2], self._moments[3], out,
         )  # fmt: skip
 
+    def vectors(self) -> tuple[F32, ...]:
+        return (self._first, self._last)
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         """New columns get weights by chance, new codes none, new classes start out unlikely."""
         old, was = self._first, self._columns
