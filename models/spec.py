@@ -306,16 +306,17 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "features.rates.keys": [list(k) for k in features.rates.keys],
         "features.rates.slots": features.rates.slots,
         "learner.kind": learner.kind,
-        **_fit_mixture(learner),
-        "learner.network": learner.network,
-        "learner.hidden": list(learner.layers),
+        **_fit_members(learner),
         **weights,
         **_fit_river(learner),
     }
 
 
-def _fit_mixture(learner: Learner) -> dict[str, object]:
-    return {"learner.tier": learner.tier} if learner.kind == "mixture" else {}
+def _fit_members(learner: Learner) -> dict[str, object]:
+    """River's estimators, too, have the keys of a network: they always had."""
+    if learner.kind == "mixture":
+        return {"learner.tier": learner.tier}
+    return {"learner.network": learner.network, "learner.hidden": list(learner.layers)}
 
 
 def _fit_river(learner: Learner) -> dict[str, object]:

@@ -29,6 +29,7 @@ half_lives_s = [60, 600]
 keys = [[], ["c"]]
 slots = 64
 [learner]
+kind = "torch"
 hidden = [8]
 batch_records = 32
 [tuning]

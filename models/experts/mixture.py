@@ -226,8 +226,8 @@ class Mixture:
         """Members and ways by what they told when the rows were answered."""
         late = (self.count + np.arange(len(y)) - told[:, -1].astype(np.float64)) % FORGOTTEN
         known = np.isfinite(told).all(axis=1)
-        said = told[known, :-1].reshape(known.sum(), -1, self._classes).transpose(1, 0, 2).astype(np.float64)
-        members, ways = np.split(np.ascontiguousarray(said), [len(self.members)])
+        said = told[known, :-1].reshape(-1, len(self.members) + self._mixing.ways, self._classes)
+        members, ways = np.split(said.transpose(1, 0, 2).astype(np.float64, order="C"), [len(self.members)])
         self._mixing.learn(members, y[known], w[known], ways, late[known].astype(np.float64))
 
     def _placed(self, x: F32) -> F32:
