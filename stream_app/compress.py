@@ -189,7 +189,7 @@ def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> Non
     end it too where ``stream-app up`` watches both.
     """
     if not compressor.wanted:
-        _log.info("there is nothing to compress for learner.kind and compression.kinds: nothing to do until the end")
+        _log.info("the spec wants no compressed forms: nothing to do until the end")
         stop.wait()
         return
     unfit = ""

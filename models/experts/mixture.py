@@ -178,7 +178,7 @@ class Mixture:
         """As ``predict``, and for ``learn`` what each member and each way of mixing told, and when: (B, Q)."""
         answers = self.predict_members(x, categories)
         mixed, ways = self._mixing.predict(answers)
-        told = np.concatenate([answers, ways]).transpose(1, 0, 2).reshape(len(x), -1)
+        told = np.concatenate([answers, ways]).transpose(1, 0, 2).reshape(len(x), self._told)
         when = np.full((len(x), 1), self.count % FORGOTTEN)
         return mixed.astype(np.float32), np.concatenate([told, when], axis=1, dtype=np.float32)
 
@@ -226,9 +226,14 @@ class Mixture:
         """Members and ways by what they told when the rows were answered."""
         late = (self.count + np.arange(len(y)) - told[:, -1].astype(np.float64)) % FORGOTTEN
         known = np.isfinite(told).all(axis=1)
-        said = told[known, :-1].reshape(-1, len(self.members) + self._mixing.ways, self._classes)
+        said = told[known, :-1].reshape(-1, self._told // self._classes, self._classes)
         members, ways = np.split(said.transpose(1, 0, 2).astype(np.float64, order="C"), [len(self.members)])
         self._mixing.learn(members, y[known], w[known], ways, late[known].astype(np.float64))
+
+    @property
+    def _told(self) -> int:
+        """Numbers that members and ways tell of a row."""
+        return (len(self.members) + self._mixing.ways) * self._classes
 
     def _placed(self, x: F32) -> F32:
         """Columns where they were allotted: (B, D) -> (B, width), room for the categories' rates."""
