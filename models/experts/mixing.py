@@ -2,8 +2,9 @@
 
     M members   K classes (1: regression)   S stacks   A = 1 + S ways of mixing
     sure  (3, M)      of classes, so that a member is as sure as it is right: the power that its answer is raised
-                      to; the share of labels that no power explains (noise), spread evenly: q = (1 - noise) p^power
-                      + noise / K; and the curvature of its loss by the power, of late
+                      to, against what is usual; the share of labels that no power explains (noise), spread as usual:
+                      q = (1 - noise) usual (p / usual)^power / sum + noise usual; and the curvature of its loss by
+                      the power, of late
     share (M,)        weights that follow the best member: fixed share (Herbster & Warmuth 1998)
     stack (S, M)      of classes: softmax of sum_m stack_m log q_m + bias; of values: sum_m stack_m value_m + bias
     bias  (S, K)
@@ -23,12 +24,15 @@ from models.experts.arrays import F32, F64
 from models.experts.scores import HEAVIEST
 from models.snapshot import Arrays
 
+USUAL = 0
+"""The member that says how often each class comes in the long run."""
 TINY = 1e-6
 """Probabilities are kept so far from 0."""
 SWITCH = 1e-3
 """Share of the weight that is dealt out anew at every row."""
 RATES = (0.02, 0.1)
 """Steps of the stacks, per member."""
+LATENESS_STEP = 0.002
 PATIENCE = 1.0
 """Labels late at which steps are half as long: mixing that follows the newest labels is wise only in hindsight."""
 STEADY = 20.0
@@ -44,29 +48,37 @@ DULL = 4.0
 
 
 @compiled
-def reweigh(weights: F64, losses: F64, power: float) -> None:
-    """Fixed share: each weight by exp(-power * loss), then a little to all alike."""
+def reweigh(weights: F64, losses: F64, power: float, pace: float) -> None:
+    """Fixed share: each weight by exp(-power * pace * loss), then a little to all alike."""
     n, least = len(weights), losses.min()
     total = 0.0
     for i in range(n):
-        weights[i] *= math.exp(-power * (losses[i] - least))
+        weights[i] *= math.exp(-power * pace * (losses[i] - least))
         total += weights[i]
     for i in range(n):
-        weights[i] = (1.0 - SWITCH) * weights[i] / total + SWITCH / n
+        weights[i] = (1.0 - SWITCH * pace) * weights[i] / total + SWITCH * pace / n
 
 
 @compiled
-def sure_of(p: F64, power: float, noise: float, logs: F64, q: F64) -> None:
+def paced(lateness: F64, late: float) -> float:
+    """What steps are multiplied by; moves the typical lateness (2,), rows seen and mean of late, toward ``late``."""
+    lateness[0] += 1.0
+    lateness[1] += max(1.0 / lateness[0], LATENESS_STEP) * (late - lateness[1])
+    return 1.0 / (1.0 + lateness[1] / PATIENCE)
+
+
+@compiled
+def sure_of(p: F64, usual: F64, power: float, noise: float, logs: F64, q: F64) -> None:
     """q (K,) as the table above says, and its logs (K,)."""
     classes, top, total = len(p), -math.inf, 0.0
     for k in range(classes):
-        logs[k] = power * math.log(max(p[k], TINY))
+        logs[k] = power * math.log(max(p[k], TINY)) + (1.0 - power) * math.log(max(usual[k], TINY))
         top = max(top, logs[k])
     for k in range(classes):
         q[k] = math.exp(logs[k] - top)
         total += q[k]
     for k in range(classes):
-        q[k] = (1.0 - noise) * q[k] / total + noise / classes
+        q[k] = max((1.0 - noise) * q[k] / total + noise * usual[k], TINY * TINY)
         logs[k] = math.log(q[k])
 
 
@@ -79,7 +91,7 @@ def mix_classes(
     ways[0] = 0.0
     ways[1:] = bias
     for m in range(members):
-        sure_of(p[m, b], sure[0, m], sure[1, m], logs[m], q[m])
+        sure_of(p[m, b], p[USUAL, b], sure[0, m], sure[1, m], logs[m], q[m])
         for k in range(classes):
             ways[0, k] += share[m] * q[m, k]
             for s in range(len(stack)):
@@ -94,16 +106,18 @@ def mix_classes(
 
 
 @compiled
-def calibrate(p: F64, q: F64, true: int, weight: float, m: int, sure: F64) -> None:
+def calibrate(p: F64, usual: F64, q: F64, true: int, weight: float, m: int, sure: F64) -> None:
     """One step of a member's noise (expectation maximisation) and of its power (Newton)."""
-    classes, noise = len(p), sure[1, m]
-    by_noise = noise / classes / q[true]
-    mean, square, hit = 0.0, 0.0, math.log(max(p[true], TINY))
-    for k in range(classes):
-        log = math.log(max(p[k], TINY))
-        share = (q[k] - noise / classes) / (1.0 - noise)
+    noise = sure[1, m]
+    by_noise = noise * usual[true] / q[true]
+    mean, square, hit = 0.0, 0.0, 0.0
+    for k in range(len(p)):
+        log = math.log(max(p[k], TINY)) - math.log(max(usual[k], TINY))
+        share = (q[k] - noise * usual[k]) / (1.0 - noise)
         mean += share * log
         square += share * log * log
+        if k == true:
+            hit = log
     noise_step = (1.0 - SURE_KEEP) * min(weight, 1.0)
     weight *= 1.0 - by_noise
     sure[2, m] = SURE_KEEP * sure[2, m] + weight * (square - mean * mean)
@@ -125,12 +139,12 @@ def predict_classes(p: F64, sure: F64, share: F64, stack: F64, bias: F64, final:
 @compiled
 def learn_classes(
     p: F64, y: F32, w: F32, rates: F64,
-    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, told: F64, pace: F64,
+    sure: F64, share: F64, stack: F64, bias: F64, final: F64, totals: F64, told: F64, late: F64, lateness: F64,
 ) -> None:  # fmt: skip
     """Row by row: mix p (M, B, K), then judge members, ways and stacks by the label.
 
-    Ways are judged by what they told (A, B, K) when the row was answered; (0, B, K) if that was now. pace (B,) is
-    what each row's steps are multiplied by.
+    Ways are judged by what they told (A, B, K) when the row was answered; (0, B, K) if that was now; late (B,) labels
+    have been learned since.
     """
     members, classes, n_ways = len(p), p.shape[2], len(final)
     q, logs, ways = np.empty((members, classes)), np.empty((members, classes)), np.empty((n_ways, classes))
@@ -138,7 +152,7 @@ def learn_classes(
     losses, way_losses = np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
         mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out)
-        true, weight = int(y[b]), min(w[b], HEAVIEST)
+        true, weight, pace = int(y[b]), min(w[b], HEAVIEST), paced(lateness, late[b])
         for m in range(members):
             losses[m] = -logs[m, true]
         for a in range(n_ways):
@@ -148,14 +162,14 @@ def learn_classes(
         totals[members + n_ways] -= w[b] * math.log(max(out[true], TINY))
         for s in range(len(stack)):
             for k in range(classes):
-                step = rates[s] * weight * pace[b] * (ways[1 + s, k] - (1.0 if k == true else 0.0))
+                step = rates[s] * weight * pace * (ways[1 + s, k] - (1.0 if k == true else 0.0))
                 bias[s, k] -= step
                 for m in range(members):
                     stack[s, m] -= step * logs[m, k] / members
         for m in range(members):
-            calibrate(p[m, b], q[m], true, weight * pace[b], m, sure)
-        reweigh(share, losses, weight * pace[b])
-        reweigh(final, way_losses, weight)
+            calibrate(p[m, b], p[USUAL, b], q[m], true, weight * pace, m, sure)
+        reweigh(share, losses, weight, pace)
+        reweigh(final, way_losses, weight, pace)
 
 
 @compiled
@@ -205,14 +219,14 @@ def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, told: 
 @compiled
 def learn_values(
     p: F64, y: F32, w: F32, rates: F64,
-    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64, told: F64, pace: F64,
+    share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, totals: F64, told: F64, late: F64, lateness: F64,
 ) -> None:  # fmt: skip
     """Row by row: mix p (M, B, 1), then judge members, ways and stacks by the value; told as for classes."""
     members, n_ways = len(p), len(final)
     ways, losses, way_losses = np.empty(n_ways), np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
         said = mix_values(p, b, share, stack, bias, final, ways)
-        weight = min(w[b], HEAVIEST)
+        weight, pace = min(w[b], HEAVIEST), paced(lateness, late[b])
         for m in range(members):
             losses[m] = abs(p[m, b, 0] - y[b])
         for a in range(n_ways):
@@ -226,13 +240,13 @@ def learn_values(
             norm = 1.0
             for m in range(members):
                 norm += ((p[m, b, 0] - ways[0]) / unit) ** 2
-            bias[s, 0] -= rates[s] * weight * pace[b] * off * unit / norm
+            bias[s, 0] -= rates[s] * weight * pace * off * unit / norm
             for m in range(members):
-                stack[s, m] -= rates[s] * weight * pace[b] * off * (p[m, b, 0] - ways[0]) / unit / norm
+                stack[s, m] -= rates[s] * weight * pace * off * (p[m, b, 0] - ways[0]) / unit / norm
         np.minimum(losses / unit, DULL, losses)
         np.minimum(way_losses / unit, DULL, way_losses)
-        reweigh(share, losses, SHARP * weight * pace[b])
-        reweigh(final, way_losses, SHARP * weight)
+        reweigh(share, losses, SHARP * weight, pace)
+        reweigh(final, way_losses, SHARP * weight, pace)
 
 
 class Mixing:
@@ -248,6 +262,7 @@ class Mixing:
         self._bias = np.zeros((stacks, classes))
         self._final = np.full(self.ways, 1.0 / self.ways)
         self._unit = np.zeros(2)
+        self._lateness = np.zeros(2)
         self.totals = np.zeros(members + self.ways + 1)
 
     def predict(self, p: F64) -> tuple[F64, F64]:
@@ -267,16 +282,16 @@ class Mixing:
             late: (B,) labels learned between then and now.
         """
         then = np.empty((0, *p.shape[1:])) if told is None else told
-        pace = np.ones(len(y)) if late is None else 1.0 / (1.0 + late / PATIENCE)
+        since = np.zeros(len(y)) if late is None else late
         if p.shape[2] == 1:
             learn_values(
                 p, y, w, self._rates, self.share, self._stack, self._bias, self._final, self._unit, self.totals,
-                then, pace,
+                then, since, self._lateness,
             )  # fmt: skip
         else:
             learn_classes(
                 p, y, w, self._rates, self._sure, self.share, self._stack, self._bias, self._final, self.totals,
-                then, pace,
+                then, since, self._lateness,
             )  # fmt: skip
 
     def weights(self) -> F64:
@@ -297,10 +312,12 @@ class Mixing:
             "bias": self._bias.copy(),
             "final": self._final.copy(),
             "unit": self._unit.copy(),
+            "lateness": self._lateness.copy(),
             "totals": self.totals.copy(),
         }
 
     def load(self, state: Arrays) -> None:
-        self._sure, self.share, self._stack, self._bias, self._final, self._unit, self.totals = (
-            state[name].astype(np.float64) for name in ("sure", "share", "stack", "bias", "final", "unit", "totals")
+        self._sure, self.share, self._stack, self._bias, self._final, self._unit, self._lateness, self.totals = (
+            state[name].astype(np.float64)
+            for name in ("sure", "share", "stack", "bias", "final", "unit", "lateness", "totals")
         )

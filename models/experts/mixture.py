@@ -25,6 +25,8 @@ from models.experts.recent import Recent
 from models.experts.window import CHUNK, Rows, Window
 from models.snapshot import Arrays, prefixed, under
 
+SLOW = 64
+"""Rows to a step of the slow nets."""
 FORGOTTEN = 2**20
 """Rows by which lateness is told apart; float32 counts so far."""
 
@@ -36,6 +38,8 @@ class Tier(NamedTuple):
 
     nets: tuple[tuple[float, int], ...]
     """Adam's rate, and how many rows of the past are learned again with each new one."""
+    slow_nets: tuple[tuple[float, int], ...]
+    """The same, of nets that step once in SLOW rows."""
     hidden: int
     """Units of each net."""
     forests: tuple[tuple[int, int, int], ...]
@@ -48,15 +52,18 @@ class Tier(NamedTuple):
 
 
 TIERS = {
-    "fast": Tier(nets=((0.004, 2),), hidden=32, forests=((8, 2000, 20),), neighbours=()),
+    "fast": Tier(nets=((0.004, 2),), slow_nets=((0.001, 0),), hidden=32, forests=((8, 2000, 20),), neighbours=()),
     "standard": Tier(
         nets=((0.004, 8), (0.002, 4), (0.005, 1)),
+        slow_nets=((0.001, 0), (0.003, 0)),
         hidden=64,
+        rates=(0.005, 0.02, 0.1, 0.5),
         forests=((16, 5000, 40), (16, 1000, 20)),
         neighbours=(3, 12),
     ),
     "full": Tier(
         nets=((0.004, 16), (0.002, 8), (0.005, 1), (0.01, 8)),
+        slow_nets=((0.001, 0), (0.003, 0)),
         hidden=128,
         forests=((48, 20_000, 100), (32, 5000, 80), (32, 1000, 40)),
         neighbours=(1, 3, 12, 30),
@@ -139,6 +146,16 @@ class Mixture:
                 **sizes,
             ),
         }
+        if made.slow_nets:
+            self._members["slow_nets"] = Nets(
+                tuple((rate * pace, replays) for rate, replays in made.slow_nets),
+                hidden=made.hidden,
+                window=made.replay_window,
+                codes=self._codes,
+                seed=seed,
+                every=SLOW,
+                **sizes,
+            )
         if self._classes > 1:
             self._members["bayes"] = Bayes(**sizes)
             self._members["discriminant"] = Discriminant(**sizes)
@@ -178,7 +195,8 @@ class Mixture:
         """As ``predict``, and for ``learn`` what each member and each way of mixing told, and when: (B, Q)."""
         answers = self.predict_members(x, categories)
         mixed, ways = self._mixing.predict(answers)
-        told = np.concatenate([answers, ways]).transpose(1, 0, 2).reshape(len(x), self._told)
+        said = np.concatenate([answers, ways]).transpose(1, 0, 2)
+        told = said.reshape(len(x), said.shape[1] * said.shape[2])
         when = np.full((len(x), 1), self.count % FORGOTTEN)
         return mixed.astype(np.float32), np.concatenate([told, when], axis=1, dtype=np.float32)
 
@@ -226,14 +244,9 @@ class Mixture:
         """Members and ways by what they told when the rows were answered."""
         late = (self.count + np.arange(len(y)) - told[:, -1].astype(np.float64)) % FORGOTTEN
         known = np.isfinite(told).all(axis=1)
-        said = told[known, :-1].reshape(-1, self._told // self._classes, self._classes)
+        said = told[known, :-1].reshape(-1, len(self.members) + self._mixing.ways, self._classes)
         members, ways = np.split(said.transpose(1, 0, 2).astype(np.float64, order="C"), [len(self.members)])
         self._mixing.learn(members, y[known], w[known], ways, late[known].astype(np.float64))
-
-    @property
-    def _told(self) -> int:
-        """Numbers that members and ways tell of a row."""
-        return (len(self.members) + self._mixing.ways) * self._classes
 
     def _placed(self, x: F32) -> F32:
         """Columns where they were allotted: (B, D) -> (B, width), room for the categories' rates."""
