@@ -64,7 +64,7 @@ def paced(lateness: F64, late: float) -> float:
     """What steps are multiplied by; moves the typical lateness (2,), rows seen and mean of late, toward ``late``."""
     lateness[0] += 1.0
     lateness[1] += max(1.0 / lateness[0], LATENESS_STEP) * (late - lateness[1])
-    return 1.0 / (1.0 + lateness[1] / PATIENCE)
+    return float(1.0 / (1.0 + lateness[1] / PATIENCE))
 
 
 @compiled
