@@ -457,6 +457,8 @@ _WORDS: dict[Any, str] = {
 MAX_CLASSES = 1_000
 MAX_PARAMETERS = 50_000_000
 """200 MB of float32; learning holds them four times (Adam), and again while a version is written."""
+UNITS = {"fast": 64, "standard": 320, "full": 768}
+"""Hidden units of a mixture's nets, by tier; each has a weight per code."""
 MAX_RATE_CELLS = 20_000_000
 """160 MB of float64."""
 LONGEST_S = 1e8
@@ -671,6 +673,25 @@ def _wrong_drift(spec: ModelSpec) -> Iterator[_Found]:
 
 def _too_large(spec: ModelSpec) -> Iterator[_Found]:
     """What is within its limits, key by key, and yet more than a machine holds."""
+    if spec.learner.kind == "mixture":
+        yield from _too_large_mixture(spec)
+    else:
+        yield from _too_large_network(spec)
+    if (cells := rate_cells(spec)) > MAX_RATE_CELLS:
+        wanted = f"at most {MAX_RATE_CELLS} cells in all: slots, keys, half_lives_s and the label make it {cells}"
+        yield _Found(("features", "rates", "slots"), spec.features.rates.slots, wanted)
+
+
+def _too_large_mixture(spec: ModelSpec) -> Iterator[_Found]:
+    categorical, units = spec.features.categorical, UNITS[spec.learner.tier]
+    codes = sum(feature.size for feature in categorical.values())
+    if codes * units > MAX_PARAMETERS:
+        name = max(categorical, key=lambda name: categorical[name].size)
+        wanted = f"at most {MAX_PARAMETERS // units} in all for tier {spec.learner.tier}: the sizes make it {codes}"
+        yield _Found(("features", "categorical", name, "size"), categorical[name].size, wanted)
+
+
+def _too_large_network(spec: ModelSpec) -> Iterator[_Found]:
     shapes = parameter_shapes(spec)
     parameters = parameter_count(shapes)
     if parameters > MAX_PARAMETERS:
@@ -678,9 +699,6 @@ def _too_large(spec: ModelSpec) -> Iterator[_Found]:
         where, value = _largest(spec, tables > parameters - tables)
         has = f"features.categorical has {tables} (size * dim), the layers have {parameters - tables}"
         yield _Found(where, value, f"at most {MAX_PARAMETERS} parameters in all: {has}")
-    if (cells := rate_cells(spec)) > MAX_RATE_CELLS:
-        wanted = f"at most {MAX_RATE_CELLS} cells in all: slots, keys, half_lives_s and the label make it {cells}"
-        yield _Found(("features", "rates", "slots"), spec.features.rates.slots, wanted)
 
 
 def _largest(spec: ModelSpec, tables: bool) -> tuple[Keys, object]:

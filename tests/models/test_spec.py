@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.experts.mixture import TIERS
 from models.spec import (
+    UNITS,
     Categorical,
     Label,
     Learner,
@@ -587,6 +589,23 @@ def test_what_a_mixture_does_not_take_is_refused(more: str, message: str) -> Non
 def test_networks_and_estimators_do_not_take_each_others_settings() -> None:
     text = problem(RIVER.replace('kind = "river"', 'kind = "river"\nhidden = [8]'))
     assert 'learner.hidden is [8], wanted none for learner.kind river: networks are of kind = "torch"' in text
+
+
+def test_what_a_mixtures_nets_cannot_hold_is_refused() -> None:
+    """A code costs each hidden unit a weight; ``dim`` is for networks."""
+    for tier, most in (("fast", 781_250), ("standard", 156_250), ("full", 65_104)):
+        text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.categorical]\n'
+        text += f'a = {{ size = 2 }}\nb = {{ size = SIZE, dim = 4096 }}\n[learner]\ntier = "{tier}"\n'
+        assert parse_spec(text.replace("SIZE", f"{most - 2}"), "").learner.tier == tier
+        assert problem(text.replace("SIZE", f"{most - 1}")) == (
+            f"model.toml line 6: features.categorical.b.size is {most - 1}, wanted at most {most} in all for tier "
+            f"{tier}: the sizes make it {most + 1}"
+        )
+
+
+def test_the_units_are_those_of_the_tiers() -> None:
+    for tier, made in TIERS.items():
+        assert UNITS[tier] == made.hidden * (len(made.nets) + len(made.slow_nets))
 
 
 def test_the_tier_is_part_of_what_a_mixture_is() -> None:
