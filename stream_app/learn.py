@@ -70,6 +70,8 @@ class Step(NamedTuple):
     """(n, K) scores that count."""
     weights: Floats | None
     """(n,) what each counts for; None where all count 1."""
+    told: Floats
+    """(n, Q) what the learner wanted to know of them when their labels came."""
 
 
 class Taken(NamedTuple):
@@ -228,15 +230,14 @@ class Core:
         self.importance.take(self._scores_of, dense, categories, target)
         x = self.encoder.standardise(dense)
         self._recall(x, categories, target, out)
+        told = np.stack([rows.told[i] for rows, i in (p.row for p in pairs)])
         skipped = self.learner.skipped_steps
-        self.learner.learn(
-            x, categories, target, weights, np.stack([rows.told[i] for rows, i in (p.row for p in pairs)])
-        )
+        self.learner.learn(x, categories, target, weights, told)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
         label_times_s = np.array([p.label_time_s for p in pairs])
         self.encoder.rates.learn(keys, self._tracked(target), label_times_s, weights)
         self._enter(state, pairs)
-        out.steps.append(Step(x, dense, categories, target, own, said, weights))
+        out.steps.append(Step(x, dense, categories, target, own, said, weights, told))
 
     def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
         return self.learner.predict(self.encoder.standardise(dense), categories)

@@ -13,7 +13,7 @@ import pytest
 from models import learners
 from models.snapshot import pack, unpack
 from models.spec import Learner, ModelSpec
-from stream_app import artefacts, live, metrics
+from stream_app import artefacts, live, metrics, tune
 from stream_app.learn import Core
 from stream_app.modellog import Envelope
 from stream_app.registry import Registry
@@ -199,6 +199,22 @@ def test_a_server_answers_as_the_worker_and_the_members_weights_arrive(
     for name, weight in members.items():
         assert f'stream_app_member_weight{{member="{name}"}} {weight}' in text
     line.close()
+
+
+def test_a_trial_with_what_is_in_use_goes_through_what_the_worker_went_through() -> None:
+    """Its members, too, are judged by what was told when the rows were answered."""
+    spec, records = late("binary")
+    core = mixture_core(spec)
+    play(core, records[:300])
+    core.learner.set_reference(core.learner.parameters())
+    base = core.state()
+    window = [step for out in play(core, records[300:], range(0, 700, 64)) for step in out.steps]
+    tuning = msgspec.structs.replace(spec.tuning, trials=1)
+    best, _ = tune.search(
+        msgspec.structs.replace(spec, tuning=tuning), base, core.hyper(), window, round_=0, mind_stop=lambda: None
+    )
+    assert core.counts["drifts"] == 0
+    assert pack(best.learner.state(), {}) == pack(core.learner.state(), {})
 
 
 def test_re_tuning_moves_the_rate_of_the_nets_and_the_pull_and_promotes(
