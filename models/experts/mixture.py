@@ -22,10 +22,15 @@ from models.experts.mixing import Mixing
 from models.experts.neighbours import Neighbours
 from models.experts.net import Nets
 from models.experts.recent import Recent
-from models.experts.window import CHUNK, Rows, Window
+from models.experts.window import CHUNK, Rows, Window, tame
 from models.snapshot import Arrays, prefixed, under
 
 Task = Literal["classification", "regression"]
+
+MOST_VALUE = 1e25
+"""A value beyond is left out: sums of a few could not be told from infinity."""
+MOST_WEIGHT = 1e6
+"""A row counts no more than this."""
 
 
 class Tier(NamedTuple):
@@ -108,7 +113,7 @@ class Mixture:
     ) -> None:
         made = TIERS[tier] if isinstance(tier, str) else tier
         self.skipped = 0
-        """Rows not learned, since something in them was not finite."""
+        """Rows not learned, since something in them was no number, no class or no weight."""
         self._classes = 1 if task == "regression" else max(classes, 2)
         self._x_at, self._code_at = np.zeros(0, np.int64), [np.zeros(0, np.int64) for _ in category_sizes]
         self._rate_at = np.zeros((0, 0), np.int64)
@@ -119,11 +124,12 @@ class Mixture:
         self._window = Window(max(lengths), self._width, len(category_sizes))
         self._recent = Recent(self._classes)
         self._categories = Categories(self._codes, self._classes)
+        self._nets = Nets(
+            made.nets, hidden=made.hidden, window=made.replay_window, codes=self._codes, seed=seed, **sizes
+        )
         self._members: dict[str, Member] = {
             "linear": Linear(made.rates, columns=self._width, classes=self._classes),
-            "nets": Nets(
-                made.nets, hidden=made.hidden, window=made.replay_window, codes=self._codes, seed=seed, **sizes
-            ),
+            "nets": self._nets,
         }
         if self._classes > 1:
             self._members["bayes"] = Bayes(**sizes)
@@ -161,22 +167,30 @@ class Mixture:
         return answers
 
     def learn(self, x: F32, categories: I64, target: F32, weights: F32 | None = None) -> None:
-        """Row by row: answer, then learn. A row that is not finite is left out.
+        """Row by row: answer, then learn. A row that is not finite, or of no class, is left out.
 
         Args:
             x: (B, D)
             categories: (B, C)
             target: (B,) class or value
             weights: (B,) how many examples each stands for; None is one each. Beyond 10, a gradient is no longer.
+
+        Raises:
+            ValueError: there are not B targets or weights.
         """
-        w = np.ones(len(x), np.float32) if weights is None else np.ascontiguousarray(weights, np.float32)
-        whole = np.isfinite(x).all(axis=1) & np.isfinite(target) & np.isfinite(w) & (w > 0)
+        w = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)
+        for name, given in (("target", target), ("weights", w)):
+            if given.shape != (len(x),):
+                raise ValueError(f"{name} has shape {given.shape}, wanted ({len(x)},)")
+        least, most = (-MOST_VALUE, MOST_VALUE) if self._classes == 1 else (0, self._classes - 1)
+        whole = np.isfinite(x).all(axis=1) & (target >= least) & (target <= most) & (w > 0) & (w < np.inf)
         if not whole.all():
             self.skipped += int((~whole).sum())
             x, categories, target, w = x[whole], categories[whole], target[whole], w[whole]
         for at in range(0, len(x), CHUNK):
             part = slice(at, at + CHUNK)
-            self._learn(x[part], categories[part], target[part].astype(np.float32), w[part])
+            y = target[part].astype(np.float32)
+            self._learn(x[part], categories[part], y, np.minimum(w[part], np.float32(MOST_WEIGHT)))
 
     def _learn(self, x: F32, categories: I64, y: F32, w: F32) -> None:
         z, codes = self._placed(x), self._rows_of(categories)
@@ -197,6 +211,7 @@ class Mixture:
         """Columns where they were allotted: (B, D) -> (B, width), room for the categories' rates."""
         z = np.zeros((len(x), self._width), np.float32)
         z[:, self._x_at] = x
+        tame(z)
         return z
 
     def _rows_of(self, categories: I64) -> I64:
@@ -212,7 +227,7 @@ class Mixture:
         """Further columns (0 so far), classes and codes; nothing said of the old ones changes."""
         self._classes = max(self._classes, classes) if self._classes > 1 else 1
         self._allot(columns, category_sizes)
-        self._window.grow(self._width, len(category_sizes))
+        self._window.grow(self._width, np.array([at[0] for at in self._code_at], np.int64))
         self._recent.grow(self._classes)
         self._categories.grow(self._codes, self._classes)
         for member in self._members.values():
@@ -243,7 +258,10 @@ class Mixture:
 
     def forget(self, column: int, codes: Sequence[int]) -> None:
         """Codes of a categorical feature that will mean something else from now on."""
-        self._categories.forget(self._code_at[column][np.array(codes, np.int64)])
+        rows = self._code_at[column][np.array(codes, np.int64)]
+        self._categories.forget(rows)
+        self._nets.forget(rows)
+        self._window.forget(rows, int(self._code_at[column][0]))
 
     # --- what it knows of itself ------------------------------------------------------------------------
 

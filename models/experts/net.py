@@ -223,6 +223,11 @@ class Nets:
                 for name, m in zip(MOMENTS, self._moments, strict=True)
             ]
 
+    def forget(self, codes: I64) -> None:
+        """These codes are as codes never met."""
+        for array in (self._first, self._moments[0], self._moments[2]):
+            array[:, 1 + self._columns + codes] = 0.0
+
     def state(self) -> Arrays:
         moments: Arrays = {name: m.copy() for name, m in zip(MOMENTS, self._moments, strict=True)}
         return moments | {
