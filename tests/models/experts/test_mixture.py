@@ -315,6 +315,19 @@ def test_absurd_weights_leave_everything_finite(classes: int) -> None:
     assert_probabilities(mix.predict(rows.x, rows.categories), classes)
 
 
+def test_absurd_labels_do_not_spoil_what_follows() -> None:
+    rows, mix = batch(400, 1, sizes=()), mixture(1, sizes=())
+    rows.target[[200, 220, 221]] = 1e20, -1e24, 1e6
+    learned(mix, rows.part(0, 300), [64])
+    assert_finite(mix)
+    said, after = [], rows.part(300, 400)
+    for b in range(100):
+        said.append(mix.predict(after.x[b : b + 1], after.categories[b : b + 1])[0, 0])
+        learned(mix, after.part(b, b + 1), [1])
+    wanted = after.target
+    assert np.abs(said - wanted).mean() < np.abs(wanted - np.median(wanted)).mean()
+
+
 @pytest.mark.parametrize("classes", KINDS)
 @pytest.mark.parametrize("sizes", [(), (2,)])
 def test_there_may_be_no_columns(classes: int, sizes: tuple[int, ...]) -> None:
@@ -394,6 +407,17 @@ def test_losses_are_those_of_the_answers_given_before_each_label() -> None:
         loss -= float(part.weights[0]) * float(np.log(p[0, int(part.target[0])]))
         mix.learn(part.x, part.categories, part.target, part.weights)
     assert mix.loss == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("concept", ["line", "boxes", "changing"])
+def test_the_whole_loses_hardly_more_than_its_best_member(concept: str) -> None:
+    rng = np.random.default_rng(0)
+    x, none = rng.normal(size=(2000, 3)).astype(np.float32), np.zeros((2000, 0), np.int64)
+    line, boxes = x @ [1, -1, 0.5] > 0, (np.abs(x[:, 0]) < 0.7) ^ (np.abs(x[:, 1]) < 0.7)
+    y = {"line": line, "boxes": boxes, "changing": np.where(np.arange(2000) < 1000, line, boxes)}[concept]
+    mix = mixture(2, columns=3, sizes=())
+    mix.learn(x, none, y.astype(np.float32))
+    assert mix.loss <= min(mix.member_losses().values()) + 0.005 * 2000
 
 
 @pytest.mark.parametrize("tier", ["fast", "standard"])
