@@ -90,6 +90,15 @@ class Member(Protocol):
     def load(self, state: Arrays) -> None: ...
 
 
+def state_bytes(state: Arrays) -> dict[str, int]:
+    """How large each part of a mixture's state is; docs/learners.md says what bounds it."""
+    found: dict[str, int] = {}
+    for name, array in state.items():
+        part = name.split(".", 1)[0]
+        found[part] = found.get(part, 0) + array.nbytes
+    return found
+
+
 class Mixture:
     """The default learner.
 

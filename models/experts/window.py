@@ -79,6 +79,7 @@ class Window:
         used = min(self.count, len(self.z))
         return {
             "count": np.array([self.count]),
+            "room": np.array([len(self.z)]),
             "z": self.z[:used].copy(),
             "codes": self.codes[:used].astype(np.int32),
             "y": self.y[:used].copy(),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.experts.mixture import MOST_VALUE, Mixture
+from models.experts.mixture import MOST_VALUE, Mixture, state_bytes
 from models.snapshot import pack, unpack
 from tests.models.experts.made import SIZES, TIER, Batch, assert_same, batch, mixture
 
@@ -407,6 +407,22 @@ def test_losses_are_those_of_the_answers_given_before_each_label() -> None:
         loss -= float(part.weights[0]) * float(np.log(p[0, int(part.target[0])]))
         mix.learn(part.x, part.categories, part.target, part.weights)
     assert mix.loss == pytest.approx(loss, rel=1e-4)
+
+
+@pytest.mark.parametrize("classes", KINDS)
+def test_the_state_stops_growing_once_the_windows_are_full(classes: int) -> None:
+    mix, sizes = mixture(classes), []
+    for seed in range(4):
+        learned(mix, batch(400, classes, seed=seed), [100])
+        sizes.append(state_bytes(mix.state()))
+    assert sum(sizes[-1].values()) == sum(array.nbytes for array in mix.state().values())
+    for name, size in sizes[0].items():
+        if name.startswith("forest"):
+            trees, window, _ = next(f for f in TIER.forests if name == f"forest_{f[1]}")
+            most = trees * window * (2 * 10 + 4 * (classes + 1)) + 100 + 16 * trees
+            assert all(at[name] <= most for at in sizes)
+        else:
+            assert [at[name] for at in sizes] == [size] * 4
 
 
 @pytest.mark.parametrize("concept", ["line", "boxes", "changing"])
