@@ -25,6 +25,8 @@ SMALLEST = 4
 """Rows that a node must have to be split."""
 DEEPEST = 64
 """Nodes that wait to be split; the smaller half is split first, so 2^31 rows need no more."""
+LOOKED_AT = 256
+"""Rows of a node, evenly spread, by which its cut is chosen."""
 BELIEF = 0.5
 """Rows' worth of belief in what is typical of late, in every leaf."""
 MOST_TRIES = 16
@@ -55,7 +57,9 @@ def grow(
     columns, classes = x.shape[1], leaf.shape[1]
     stack = np.empty((DEEPEST, 3), np.int64)  # node, its first row, one after its last
     left, total = np.zeros(classes), np.zeros(classes)
-    label, weight_of, value = np.empty(len(rows), np.int64), np.empty(len(rows)), np.empty(len(rows), np.float32)
+    most = min(len(rows), LOOKED_AT)
+    here, label = np.empty(most, np.int64), np.empty(most, np.int64)
+    weight_of, value = np.empty(most), np.empty(most, np.float32)
     order = np.arange(columns)
     nodes, leaves, top = 1, 0, 1
     stack[0, 0], stack[0, 1], stack[0, 2] = 0, 0, len(rows)
@@ -63,10 +67,12 @@ def grow(
         top -= 1
         node, first, last = stack[top, 0], stack[top, 1], stack[top, 2]
         n = last - first
+        seen = min(n, LOOKED_AT)
         total[:] = 0.0
         weight, squares = 0.0, 0.0
-        for i in range(n):
-            r = rows[first + i]
+        for i in range(seen):
+            r = rows[first + i * n // seen]
+            here[i] = r
             weight += w[r]
             if classes == 1:
                 weight_of[i] = w[r] * y[r]
@@ -88,9 +94,9 @@ def grow(
             order[pick] = order[asked]
             order[asked] = f
             asked += 1
-            low = high = x[rows[first], f]
-            for i in range(n):
-                v = x[rows[first + i], f]
+            low = high = x[here[0], f]
+            for i in range(seen):
+                v = x[here[i], f]
                 value[i] = v
                 low, high = min(low, v), max(high, v)
             if not high > low:
@@ -102,12 +108,12 @@ def grow(
             left[:] = 0.0
             left_weight = 0.0
             if classes == 1:
-                for i in range(n):
+                for i in range(seen):
                     if value[i] <= cut:
                         left[0] += weight_of[i]
-                        left_weight += w[rows[first + i]]
+                        left_weight += w[here[i]]
             else:
-                for i in range(n):
+                for i in range(seen):
                     if value[i] <= cut:
                         left[label[i]] += weight_of[i]
                 for k in range(classes):
@@ -122,8 +128,15 @@ def grow(
                 best, best_gain, best_cut = f, gain, cut
         if best < 0:
             feature[node], threshold[node], child[node] = -1, 0.0, leaves
-            leaf[leaves] = total
-            mass[leaves] = weight
+            leaf[leaves] = 0.0
+            mass[leaves] = 0.0
+            for i in range(first, last):
+                r = rows[i]
+                mass[leaves] += w[r]
+                if classes == 1:
+                    leaf[leaves, 0] += w[r] * y[r]
+                else:
+                    leaf[leaves, int(y[r])] += w[r]
             leaves += 1
             continue
         i, j = first, last - 1
