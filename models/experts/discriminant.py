@@ -108,7 +108,7 @@ class Discriminant:
     def __init__(self, columns: int, classes: int) -> None:
         self._count, self._seen = np.zeros(classes), np.full(1, RIDGE)
         self._mean, self._pull = np.zeros((columns, classes)), np.zeros((columns, classes))
-        self._inverse = np.eye(columns) / RIDGE
+        self._inverse = np.eye(columns) / RIDGE if columns <= WIDEST else np.zeros((columns, 0))
 
     @property
     def _wide(self) -> bool:

@@ -45,6 +45,9 @@ SLOWEST = 0.02
 SHARP = 0.5
 DULL = 4.0
 """Power of a value's loss: nats that one mean error costs."""
+FAR = 1000.0
+"""Typical errors from the first way beyond which a member's value moves a stack no further: one gone mad, as after
+an absurd label, would shift the whole by the little that every way always counts."""
 
 
 @compiled
@@ -197,22 +200,27 @@ def median(values: F64, weights: F64) -> float:
 
 
 @compiled
-def mix_values(p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, ways: F64) -> float:
-    """The ways (A,) and their mix, from members p (M, B, 1); stacks weigh distances from the first way."""
+def mix_values(
+    p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, offs: F64, ways: F64
+) -> float:
+    """The ways (A,) and their mix, from members p (M, B, 1); stacks weigh distances offs (M,) from the first way."""
     ways[0] = median(p[:, b, 0], share)
+    reach = FAR * unit_now[0]
+    for m in range(len(p)):
+        offs[m] = max(-reach, min(reach, p[m, b, 0] - ways[0]))
     for s in range(len(stack)):
         ways[1 + s] = ways[0] + bias[s, 0]
         for m in range(len(p)):
-            ways[1 + s] += stack[s, m] * (p[m, b, 0] - ways[0])
+            ways[1 + s] += stack[s, m] * offs[m]
     return float((final * ways).sum())
 
 
 @compiled
-def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, told: F64, out: F64) -> None:
+def predict_values(p: F64, share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, told: F64, out: F64) -> None:
     """Members' answers p (M, B, 1) mixed: each way's told (A, B, 1), and out (B, 1)."""
-    ways = np.empty(len(final))
+    offs, ways = np.empty(len(p)), np.empty(len(final))
     for b in range(p.shape[1]):
-        out[b, 0] = mix_values(p, b, share, stack, bias, final, ways)
+        out[b, 0] = mix_values(p, b, share, stack, bias, final, unit_now, offs, ways)
         told[:, b, 0] = ways
 
 
@@ -223,9 +231,9 @@ def learn_values(
 ) -> None:  # fmt: skip
     """Row by row: mix p (M, B, 1), then judge members, ways and stacks by the value; told as for classes."""
     members, n_ways = len(p), len(final)
-    ways, losses, way_losses = np.empty(n_ways), np.empty(members), np.empty(n_ways)
+    ways, losses, way_losses, offs = np.empty(n_ways), np.empty(members), np.empty(n_ways), np.empty(members)
     for b in range(p.shape[1]):
-        said = mix_values(p, b, share, stack, bias, final, ways)
+        said = mix_values(p, b, share, stack, bias, final, unit_now, offs, ways)
         weight, pace = min(w[b], HEAVIEST), paced(lateness, late[b])
         for m in range(members):
             losses[m] = abs(p[m, b, 0] - y[b])
@@ -239,10 +247,10 @@ def learn_values(
             off = max(-2.0, min(2.0, (ways[1 + s] - y[b]) / unit))
             norm = 1.0
             for m in range(members):
-                norm += ((p[m, b, 0] - ways[0]) / unit) ** 2
+                norm += (offs[m] / unit) ** 2
             bias[s, 0] -= rates[s] * weight * pace * off * unit / norm
             for m in range(members):
-                stack[s, m] -= rates[s] * weight * pace * off * (p[m, b, 0] - ways[0]) / unit / norm
+                stack[s, m] -= rates[s] * weight * pace * off * offs[m] / unit / norm
         np.minimum(losses / unit, DULL, losses)
         np.minimum(way_losses / unit, DULL, way_losses)
         reweigh(share, losses, SHARP * weight, pace)
@@ -269,7 +277,7 @@ class Mixing:
         """Members' answers (M, B, K) mixed: (B, K), and what each way tells: (A, B, K)."""
         out, told = np.empty(p.shape[1:]), np.empty((self.ways, *p.shape[1:]))
         if p.shape[2] == 1:
-            predict_values(p, self.share, self._stack, self._bias, self._final, told, out)
+            predict_values(p, self.share, self._stack, self._bias, self._final, self._unit, told, out)
         else:
             predict_classes(p, self._sure, self.share, self._stack, self._bias, self._final, told, out)
         return out, told

@@ -22,7 +22,7 @@ from models.experts.mixing import Mixing
 from models.experts.neighbours import Neighbours
 from models.experts.net import Nets
 from models.experts.recent import Recent
-from models.experts.window import CHUNK, Rows, Window
+from models.experts.window import CHUNK, Rows, Window, tame
 from models.snapshot import Arrays, prefixed, under
 
 SLOW = 64
@@ -31,6 +31,11 @@ FORGOTTEN = 2**20
 """Rows by which lateness is told apart; float32 counts so far."""
 
 Task = Literal["classification", "regression"]
+
+MOST_VALUE = 1e25
+"""A value beyond is left out: sums of a few could not be told from infinity."""
+MOST_WEIGHT = 1e6
+"""A row counts no more than this."""
 
 
 class Tier(NamedTuple):
@@ -99,6 +104,15 @@ class Member(Protocol):
     def load(self, state: Arrays) -> None: ...
 
 
+def state_bytes(state: Arrays) -> dict[str, int]:
+    """How large each part of a mixture's state is; docs/learners.md says what bounds it."""
+    found: dict[str, int] = {}
+    for name, array in state.items():
+        part = name.split(".", 1)[0]
+        found[part] = found.get(part, 0) + array.nbytes
+    return found
+
+
 class Mixture:
     """The default learner.
 
@@ -124,7 +138,7 @@ class Mixture:
     ) -> None:
         made = TIERS[tier] if isinstance(tier, str) else tier
         self.skipped = 0
-        """Rows not learned, since something in them was not finite."""
+        """Rows not learned, since something in them was no number, no class or no weight."""
         self._classes = 1 if task == "regression" else max(classes, 2)
         self._x_at, self._code_at = np.zeros(0, np.int64), [np.zeros(0, np.int64) for _ in category_sizes]
         self._rate_at = np.zeros((0, 0), np.int64)
@@ -135,27 +149,23 @@ class Mixture:
         self._window = Window(max(lengths), self._width, len(category_sizes))
         self._recent = Recent(self._classes)
         self._categories = Categories(self._codes, self._classes)
-        self._members: dict[str, Member] = {
-            "linear": Linear(made.rates, columns=self._width, classes=self._classes),
-            "nets": Nets(
-                tuple((rate * pace, replays) for rate, replays in made.nets),
+        self._nets = [
+            Nets(
+                tuple((rate * pace, replays) for rate, replays in settings),
                 hidden=made.hidden,
                 window=made.replay_window,
                 codes=self._codes,
                 seed=seed,
-                **sizes,
-            ),
-        }
-        if made.slow_nets:
-            self._members["slow_nets"] = Nets(
-                tuple((rate * pace, replays) for rate, replays in made.slow_nets),
-                hidden=made.hidden,
-                window=made.replay_window,
-                codes=self._codes,
-                seed=seed,
-                every=SLOW,
+                every=every,
                 **sizes,
             )
+            for settings, every in ((made.nets, 1), (made.slow_nets, SLOW))
+        ]
+        self._members: dict[str, Member] = {
+            "linear": Linear(made.rates, columns=self._width, classes=self._classes),
+            "nets": self._nets[0],
+            "slow_nets": self._nets[1],
+        }
         if self._classes > 1:
             self._members["bayes"] = Bayes(**sizes)
             self._members["discriminant"] = Discriminant(**sizes)
@@ -201,7 +211,7 @@ class Mixture:
         return mixed.astype(np.float32), np.concatenate([told, when], axis=1, dtype=np.float32)
 
     def learn(self, x: F32, categories: I64, target: F32, weights: F32 | None = None, told: F32 | None = None) -> None:
-        """Row by row: answer, then learn. A row that is not finite is left out.
+        """Row by row: answer, then learn. A row that is not finite, or of no class, is left out.
 
         Args:
             x: (B, D)
@@ -210,17 +220,24 @@ class Mixture:
             weights: (B,) how many examples each stands for; None is one each. Beyond 10, a gradient is no longer.
             told: (B, Q) of ``ask``, when the rows were answered: members and ways are judged by that. NaN in a row
                 of which it is lost: nobody is judged by it. None: by what they say now, the label came at once.
+
+        Raises:
+            ValueError: there are not B targets or weights.
         """
-        w = np.ones(len(x), np.float32) if weights is None else np.ascontiguousarray(weights, np.float32)
-        whole = np.isfinite(x).all(axis=1) & np.isfinite(target) & np.isfinite(w) & (w > 0)
+        w = np.ones(len(x), np.float32) if weights is None else np.asarray(weights, np.float32)
+        for name, given in (("target", target), ("weights", w)):
+            if given.shape != (len(x),):
+                raise ValueError(f"{name} has shape {given.shape}, wanted ({len(x)},)")
+        least, most = (-MOST_VALUE, MOST_VALUE) if self._classes == 1 else (0, self._classes - 1)
+        whole = np.isfinite(x).all(axis=1) & (target >= least) & (target <= most) & (w > 0) & (w < np.inf)
         if not whole.all():
             self.skipped += int((~whole).sum())
             x, categories, target, w = x[whole], categories[whole], target[whole], w[whole]
             told = None if told is None else told[whole]
         for at in range(0, len(x), CHUNK):
             part = slice(at, at + CHUNK)
-            then = None if told is None else told[part]
-            self._learn(x[part], categories[part], target[part].astype(np.float32), w[part], then)
+            y, then = target[part].astype(np.float32), None if told is None else told[part]
+            self._learn(x[part], categories[part], y, np.minimum(w[part], np.float32(MOST_WEIGHT)), then)
 
     def _learn(self, x: F32, categories: I64, y: F32, w: F32, told: F32 | None) -> None:
         z, codes = self._placed(x), self._rows_of(categories)
@@ -252,6 +269,7 @@ class Mixture:
         """Columns where they were allotted: (B, D) -> (B, width), room for the categories' rates."""
         z = np.zeros((len(x), self._width), np.float32)
         z[:, self._x_at] = x
+        tame(z)
         return z
 
     def _rows_of(self, categories: I64) -> I64:
@@ -267,7 +285,7 @@ class Mixture:
         """Further columns (0 so far), classes and codes; nothing said of the old ones changes."""
         self._classes = max(self._classes, classes) if self._classes > 1 else 1
         self._allot(columns, category_sizes)
-        self._window.grow(self._width, len(category_sizes))
+        self._window.grow(self._width, np.array([at[0] for at in self._code_at], np.int64))
         self._recent.grow(self._classes)
         self._categories.grow(self._codes, self._classes)
         for member in self._members.values():
@@ -298,7 +316,11 @@ class Mixture:
 
     def forget(self, column: int, codes: Sequence[int]) -> None:
         """Codes of a categorical feature that will mean something else from now on."""
-        self._categories.forget(self._code_at[column][np.array(codes, np.int64)])
+        rows = self._code_at[column][np.array(codes, np.int64)]
+        self._categories.forget(rows)
+        for nets in self._nets:
+            nets.forget(rows)
+        self._window.forget(rows, int(self._code_at[column][0]))
 
     # --- parameters ---------------------------------------------------------------------------------------
 

@@ -195,7 +195,7 @@ class Nets:
         self._moments = [np.zeros_like(self._first if name.endswith("first") else self._last) for name in MOMENTS]
         self.grow(columns, classes, codes)
         self._steps = np.zeros(len(settings), np.int64)
-        self._words = np.stack([seeded(seed, 1000 * every + g) for g in range(len(settings))])
+        self._words = np.array([seeded(seed, 1000 * every + g) for g in range(len(settings))], np.uint64).reshape(-1, 1)
 
     def predict(self, rows: Rows, window: Window, out: F64) -> None:
         predict(rows.z, rows.codes, rows.centre, rows.scale, self._first, self._last, out)
@@ -232,6 +232,12 @@ class Nets:
                 m if name.endswith("first") else np.pad(m, wider)
                 for name, m in zip(MOMENTS, self._moments, strict=True)
             ]
+
+    def forget(self, codes: I64) -> None:
+        """These codes are as codes never met."""
+        waiting = (m for name, m in zip(MOMENTS, self._moments, strict=True) if name.endswith("first"))
+        for array in (self._first, *waiting):
+            array[:, 1 + self._columns + codes] = 0.0
 
     def state(self) -> Arrays:
         moments: Arrays = {name: m.copy() for name, m in zip(MOMENTS, self._moments, strict=True)}
