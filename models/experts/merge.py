@@ -95,7 +95,8 @@ def _merged(base: Arrays, parts: Sequence[Part]) -> Arrays:
     found |= prefixed("recent", _recent(*of("recent"), news))
     found |= prefixed("categories", _categories(*of("categories"), news))
     found |= prefixed("mixing", _mixing(*of("mixing"), rows))
-    found |= prefixed("nets", _nets(*of("nets"), news, largest))
+    for name in ("nets", "slow_nets"):
+        found |= prefixed(name, _nets(*of(name), news, largest))
     for name in ("linear.weights", "change.weights"):
         if name in base:
             found[name] = _mean(base[name], [state[name] for state in states], rows)
@@ -328,12 +329,13 @@ def _nets(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News], largest:
 def _mixing(base: Arrays, parts: Sequence[Arrays], rows: I64) -> Arrays:
     was = {name: array.astype(np.float64) for name, array in base.items()}
     now = {name: _stacked([part[name] for part in parts]) for name in base}
-    merged = {name: _mean(was[name], now[name], rows) for name in ("sure", "stack", "bias", "unit")}
+    merged = {name: _mean(was[name], now[name], rows) for name in ("sure", "stack", "bias", "unit", "lateness")}
     keep, n = mixing.SURE_KEEP, [int(own) for own in rows]
     noise = _of_late(was["sure"][1], now["sure"][:, 1], [keep**own for own in n], keep ** sum(n), n)
     merged["sure"][1] = np.clip(noise, mixing.TINY, mixing.MOST_NOISE)
     merged["sure"][2] = _faded(was["sure"][2], now["sure"][:, 2], keep, n)
     merged["unit"][1] = _added(was["unit"], now["unit"])[1]
+    merged["lateness"][0] = _added(was["lateness"], now["lateness"])[0]
     merged["totals"] = _added(was["totals"], now["totals"])
     for name in ("share", "final"):
         weights = np.exp(_mean(np.log(was[name]), np.log(now[name]), rows))

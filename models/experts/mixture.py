@@ -43,14 +43,14 @@ class Tier(NamedTuple):
 
     nets: tuple[tuple[float, int], ...]
     """Adam's rate, and how many rows of the past are learned again with each new one."""
-    slow_nets: tuple[tuple[float, int], ...]
-    """The same, of nets that step once in SLOW rows."""
     hidden: int
     """Units of each net."""
     forests: tuple[tuple[int, int, int], ...]
     """Trees, window, pace."""
     neighbours: tuple[int, ...]
     """How many are asked."""
+    slow_nets: tuple[tuple[float, int], ...] = ()
+    """The same, of nets that step once in SLOW rows."""
     near_window: int = 2000
     replay_window: int = 2000
     rates: tuple[float, ...] = linear.RATES
@@ -60,7 +60,7 @@ TIERS = {
     "fast": Tier(nets=((0.004, 2),), slow_nets=((0.001, 0),), hidden=32, forests=((8, 2000, 20),), neighbours=()),
     "standard": Tier(
         nets=((0.004, 8), (0.002, 4), (0.005, 1)),
-        slow_nets=((0.001, 0), (0.003, 0)),
+        slow_nets=((0.001, 0), (0.0005, 0)),
         hidden=64,
         rates=(0.005, 0.02, 0.1, 0.5),
         forests=((16, 5000, 40), (16, 1000, 20)),
@@ -68,7 +68,7 @@ TIERS = {
     ),
     "full": Tier(
         nets=((0.004, 16), (0.002, 8), (0.005, 1), (0.01, 8)),
-        slow_nets=((0.001, 0), (0.003, 0)),
+        slow_nets=((0.001, 0), (0.0005, 0)),
         hidden=128,
         forests=((48, 20_000, 100), (32, 5000, 80), (32, 1000, 40)),
         neighbours=(1, 3, 12, 30),
