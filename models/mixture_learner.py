@@ -4,6 +4,9 @@ Labels of a served model come after their rows, often by hours. So members are j
 was answered, which waits with the row for its label.
 """
 
+import logging
+from functools import cache
+
 import numpy as np
 
 from models.blend import strength
@@ -15,6 +18,8 @@ from models.spec import ModelSpec
 
 PULL_EVERY = 32
 """Rows between two pulls, counted from the first ever learned: the same however rows come together."""
+_log = logging.getLogger(__name__)
+
 USUAL_RATE = 0.003
 """``optimiser.learning_rate`` at which the members have the rates of their tier; twice that doubles the nets'."""
 
@@ -31,6 +36,7 @@ class MixtureLearner:
     def __init__(
         self, spec: ModelSpec, *, learning_rate: float | None = None, half_life_events: float | None = None
     ) -> None:
+        compile_members(spec.task == "regression")
         self._task, self._pulled = spec.task, spec.blend.kind != "none"
         self.learning_rate = learning_rate or spec.optimiser.learning_rate
         self.half_life_events = half_life_events or spec.blend.half_life_events
@@ -102,3 +108,14 @@ class MixtureLearner:
     def load(self, state: Arrays) -> None:
         self.set_reference(state["reference"].astype(np.float32) if "reference" in state else None)
         self._mixture.load(state)
+
+
+@cache
+def compile_members(regression: bool) -> None:
+    """Have all that answers and learns compiled before the first row waits for it; a minute once a machine."""
+    _log.info("compiling the mixture's members, or loading what was compiled here before")
+    tiny = Mixture(task="regression" if regression else "classification", columns=1, classes=2, category_sizes=(2,))
+    x, codes, y = np.zeros((2, 1), np.float32), np.zeros((2, 1), np.int64), np.array([0.0, 1.0], np.float32)
+    for _ in range(4):  # the first trees grow after some rows
+        _, told = tiny.ask(x, codes)
+        tiny.learn(x, codes, y, None, told)
