@@ -221,8 +221,8 @@ PEERS = (
     Peer("LB", "river", ("classification",), _river(_leveraging), nominal=True),
     Peer("SRP", "river", BOTH, _river(ensemble.SRPClassifier, ensemble.SRPRegressor), nominal=True),
 )
-"""The cheap ones first. CapyMOA's streaming gradient boosting of classes (SGBT, 100 trees for each class) is left out: it takes
-hours for a stream of many classes."""
+"""The cheap ones first. CapyMOA's streaming gradient boosting of classes (SGBT, 100 trees for each class) is left out:
+it takes hours for a stream of many classes."""
 
 
 def prepared(stream: Stream, peer: Peer) -> Stream:

@@ -12,6 +12,7 @@ from models.experts.window import CHUNK, Rows, Window
 
 TIER = Tier(
     nets=((0.01, 3), (0.005, 1)),
+    slow_nets=((0.005, 1), (0.01, 0)),
     hidden=8,
     forests=((4, 100, 10), (3, 40, 8)),
     neighbours=(1, 4),

@@ -142,6 +142,20 @@ def together(classes: int, workers: int, *, rows: int = 240) -> tuple[Arrays, Ar
     return merge(base, apart(base, split(more, workers), classes)), learned(base, more, classes)
 
 
+def test_slow_nets_go_on_from_the_merged() -> None:
+    base, steps = base_of(2), []
+    for seed in range(3):
+        base = merge(base, apart(base, split(batch(160, 2, seed=seed), 2), 2))
+        steps.append(base["slow_nets.steps"].tolist())
+    on, again, rows = loaded(base, 2), loaded(base, 2), batch(200, 2, seed=9)
+    on.learn(rows.x, rows.categories, rows.target)
+    for b in range(200):
+        again.learn(rows.x[b : b + 1], rows.categories[b : b + 1], rows.target[b : b + 1])
+    assert_same(again.state(), on.state())
+    assert (on.state()["slow_nets.steps"] > steps[-1]).all()
+    assert steps == sorted(steps)
+
+
 @pytest.mark.parametrize("workers", [2, 3])
 def test_sums_of_classes_are_nearly_those_of_one_worker(workers: int) -> None:
     merged, one = together(4, workers)
@@ -179,11 +193,31 @@ def test_parameters_are_the_mean_by_rows_and_moments_the_largest_parts() -> None
     base = base_of(2)
     small, large = apart(base, [batch(30, 2, seed=1), batch(90, 2, seed=2)], 2)
     merged = merge(base, [small, large])
-    for name in ("linear.weights", "nets.last", "mixing.stack"):
+    for name in ("linear.weights", "nets.last", "slow_nets.last", "mixing.stack"):
         wanted = 0.25 * small.state[name] + 0.75 * large.state[name]  # type: ignore[operator]
         np.testing.assert_allclose(merged[name], wanted, rtol=1e-5, atol=1e-7)
-    for name in ("nets.mean_first", "nets.square_last", "nets.steps", "nets.words"):
-        np.testing.assert_array_equal(merged[name], large.state[name])
+    for name in ("mean_first", "square_last", "slope_first", "slope_last", "steps", "words"):
+        for nets in ("nets", "slow_nets"):
+            np.testing.assert_array_equal(merged[f"{nets}.{name}"], large.state[f"{nets}.{name}"])
+    assert merged["slow_nets.slope_last"].any()  # in the middle of a step
+
+
+def told_late(base: Arrays, rows: Batch, late: int) -> Arrays:
+    """Learned as if each row had been answered so many labels before."""
+    mix = loaded(base, 2)
+    _, told = mix.ask(rows.x, rows.categories)
+    told[:, -1] += np.arange(len(rows.x)) - late
+    mix.learn(rows.x, rows.categories, rows.target, told=told)
+    return mix.state()
+
+
+def test_lateness_is_the_mean_by_rows_and_its_rows_add_up() -> None:
+    base = base_of(2)
+    shares = [(batch(30, 2, seed=1), 20), (batch(90, 2, seed=2), 60)]
+    parts = [Part(told_late(base, rows, late), len(rows.x), late) for rows, late in shares]
+    found, (small, large) = merge(base, parts)["mixing.lateness"], (p.state["mixing.lateness"] for p in parts)
+    assert small[1] < large[1]
+    assert found.tolist() == pytest.approx([200 + 30 + 90, 0.25 * small[1] + 0.75 * large[1]])
 
 
 def test_a_codes_weights_count_by_who_met_it() -> None:

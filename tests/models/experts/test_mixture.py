@@ -194,7 +194,25 @@ def test_a_new_class_begins_unlikely() -> None:
     after = mix.predict(asked.x, asked.categories)
     assert_probabilities(after, 3)
     assert after[:, 2].max() < 0.05
-    np.testing.assert_allclose(after[:, :2], before, atol=0.05)
+    # Linear models and nets begin with a class unlikely, but not as unlikely as what is usual, which the mixing then
+    # takes for a hint; the old classes lose by it what those members told them apart by, and are a little nearer usual.
+    # To begin with less would cost more: models that step slowly would not find a class for thousands of rows.
+    off = np.abs(after[:, :2] - before)
+    assert off.max() < 0.1
+    assert off.mean() < 0.01
+    np.testing.assert_array_equal(after[:, :2].argmax(axis=1), before.argmax(axis=1))
+
+
+def test_old_classes_soon_stand_as_if_there_were_no_new_one() -> None:
+    grown, same, rows = mixture(2), mixture(2), batch(600, 2)
+    target = (rows.x[:, 0] > 0).astype(np.float32)
+    for mix, classes in ((grown, 3), (same, 2)):
+        mix.learn(rows.x[:400], rows.categories[:400], target[:400])
+        before = mix.loss
+        mix.grow(columns=4, classes=classes, category_sizes=SIZES)
+        mix.learn(rows.x[400:], rows.categories[400:], target[400:])
+        assert before < mix.loss
+    assert grown.loss < same.loss + 0.01 * 200
 
 
 @pytest.mark.parametrize("classes", KINDS)
@@ -383,6 +401,70 @@ def test_values_are_learned_in_their_own_unit(scale: float) -> None:
     assert scaled.loss / scale == pytest.approx(plain.loss, rel=0.05)
     deviation = np.abs(rows.target - np.median(rows.target)).mean()
     assert plain.loss / 400 < 0.6 * deviation
+
+
+# Late labels --------------------------------------------------------------------------------------
+
+
+def late_learned(mix: Mixture, rows: Batch, late: int, cut: int = 1) -> Mixture:
+    """Rows are asked in batches of ``late`` and learned, in batches of ``cut``, before the next are asked."""
+    for at in range(0, len(rows.x), late):
+        part = rows.part(at, at + late)
+        _, told = mix.ask(part.x, part.categories)
+        for b in range(0, len(part.x), cut):
+            some, then = part.part(b, b + cut), told[b : b + cut]
+            mix.learn(some.x, some.categories, some.target, some.weights, then)
+    return mix
+
+
+@pytest.mark.parametrize("classes", KINDS)
+def test_asking_answers_as_predicting_does_and_changes_nothing(classes: int) -> None:
+    mix, rows = learned(mixture(classes), batch(150, classes), [32]), batch(30, classes, seed=1)
+    before = mix.state()
+    said, told = mix.ask(rows.x, rows.categories)
+    assert_same(mix.state(), before)
+    np.testing.assert_array_equal(said, mix.predict(rows.x, rows.categories))
+    members = mix.predict_members(rows.x, rows.categories).transpose(1, 0, 2).reshape(30, -1)
+    np.testing.assert_array_equal(told[:, : members.shape[1]], members.astype(np.float32))
+    np.testing.assert_array_equal(told[:, -1], np.full(30, 150))
+
+
+@pytest.mark.parametrize("classes", KINDS)
+def test_told_rows_together_are_as_the_same_rows_one_by_one(classes: int) -> None:
+    rows = batch(300, classes)
+    wanted = late_learned(mixture(classes), rows, 60).state()
+    for cut in (7, 60):
+        assert_same(late_learned(mixture(classes), rows, 60, cut).state(), wanted)
+    assert wanted["mixing.lateness"].tolist() == pytest.approx([300, 29.5])
+
+
+@pytest.mark.parametrize("classes", KINDS)
+def test_rows_whose_telling_is_lost_are_learned_but_judge_nobody(classes: int) -> None:
+    mix, same = (learned(mixture(classes), batch(100, classes), [32]) for _ in range(2))
+    rows = batch(40, classes, seed=1)
+    _, told = mix.ask(rows.x, rows.categories)
+    mix.learn(rows.x, rows.categories, rows.target, rows.weights, np.full_like(told, np.nan))
+    same.learn(rows.x, rows.categories, rows.target, rows.weights, told)
+    found, wanted, before = mix.state(), same.state(), learned(mixture(classes), batch(100, classes), [32]).state()
+    mixing = {name for name in found if name.startswith("mixing.")}
+    assert_same({name: found[name] for name in mixing}, {name: before[name] for name in mixing})
+    rest = set(found) - mixing
+    assert_same({name: found[name] for name in rest}, {name: wanted[name] for name in rest})
+
+
+def test_a_member_right_only_in_hindsight_gets_no_weight() -> None:
+    rng, late = np.random.default_rng(0), 50
+    target = np.repeat(rng.integers(0, 2, 24), late).astype(np.float32)  # known of the first label of each batch on
+    rows = batch(len(target), 2)._replace(target=target, weights=np.ones(len(target), np.float32))
+    at_once, judged_late = learned(mixture(2), rows, [late]), late_learned(mixture(2), rows, late)
+    quick = [at_once.members.index(name) for name in ("rate_20", "follows")]
+    shares = [mix.state()["mixing.share"][quick].sum() for mix in (at_once, judged_late)]
+    assert shares[0] > 0.5
+    assert shares[1] < 0.01
+    losses = judged_late.member_losses()
+    assert losses["rate_10000"] < losses["rate_20"]
+    asked = judged_late.predict(rows.x[:50], rows.categories[:50])
+    assert np.abs(asked - 0.5).mean() < 0.25  # nothing tells the next batch's label
 
 
 # What it knows of itself --------------------------------------------------------------------------

@@ -1,15 +1,19 @@
 """Adam and the gradient as the papers have them; what a line cannot tell apart, a net does."""
 
 import numpy as np
+import pytest
 
 from models.experts.net import BETA1, BETA2, EPSILON, NEW_CLASS, Nets, adam, add_slopes
-from models.experts.window import Window
+from models.experts.scores import HEAVIEST
+from models.experts.window import Rows, Window
 from tests.models.experts.made import asked, assert_same, play, right, rows_of
 
 
-def nets(classes: int = 2, *, replays: int = 0, columns: int = 2, codes: int = 0, hidden: int = 16) -> Nets:
-    settings = ((0.01, replays),)
-    return Nets(settings, hidden=hidden, window=200, columns=columns, classes=classes, codes=codes, seed=0)
+def nets(
+    classes: int = 2, *, replays: int = 0, columns: int = 2, codes: int = 0, hidden: int = 16, every: int = 1
+) -> Nets:
+    settings, size = ((0.01, replays),), {"columns": columns, "classes": classes, "codes": codes}
+    return Nets(settings, hidden=hidden, window=200, seed=0, every=every, **size)
 
 
 def xor(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -147,3 +151,119 @@ def test_a_forgotten_code_is_as_one_never_met() -> None:
     for name in ("first", "mean_first", "square_first"):
         assert state[name][0, 3].any()
         assert not state[name][0, 4].any()
+
+
+# Slow nets ------------------------------------------------------------------------------------------
+
+
+def stream(n: int) -> Rows:
+    """With one categorical feature of three codes."""
+    rng = np.random.default_rng(5)
+    z, codes = rng.normal(size=(n, 2)), rng.integers(0, 3, (n, 1))
+    rows = rows_of(z, z[:, 0] + codes[:, 0] > 1, classes=2, codes=codes)
+    return rows._replace(w=rng.uniform(0.5, 12, n).astype(np.float32))
+
+
+def part(rows: Rows, start: int, end: int) -> Rows:
+    return Rows(*(a[start:end] for a in rows))
+
+
+def test_a_slow_net_steps_once_in_so_many_rows() -> None:
+    rows, member, window = stream(40), nets(codes=3, replays=2, every=8), Window(200, 2, 1)
+    for b in range(40):
+        before = member.state()
+        play(member, part(rows, b, b + 1), window)
+        after, steps = member.state(), (b + 1) // 8
+        assert after["steps"].tolist() == [steps]
+        if (b + 1) % 8 == 0:
+            assert not after["slope_first"].any()
+            assert not after["slope_last"].any()
+            assert (after["last"] != before["last"]).any()
+        else:
+            assert after["slope_last"].any()
+            for name in ("first", "last", "mean_first", "mean_last", "square_first", "square_last"):
+                np.testing.assert_array_equal(after[name], before[name])
+
+
+@pytest.mark.parametrize("cut", [3, 7, 8, 50, 100])
+def test_how_rows_come_together_does_not_matter_to_a_slow_net(cut: int) -> None:
+    rows, member, again = stream(100), nets(codes=3, replays=2, every=8), nets(codes=3, replays=2, every=8)
+    window, windows = Window(200, 2, 1), Window(200, 2, 1)
+    said = np.concatenate([play(member, part(rows, b, b + 1), window) for b in range(100)], axis=1)
+    found = np.concatenate([play(again, part(rows, b, b + cut), windows) for b in range(0, 100, cut)], axis=1)
+    np.testing.assert_array_equal(found, said)
+    assert_same(again.state(), member.state())
+
+
+def test_a_slow_step_is_one_of_adam_on_the_mean_slope() -> None:
+    rows, member = stream(4), nets(codes=3, every=4)
+    weights = np.random.default_rng(0).normal(size=(1, 17, 2)).astype(np.float32)
+    member.load(member.state() | {"last": weights})
+    first, last = member.state()["first"][0], weights[0].copy()
+    slope_first, slope_last = np.zeros_like(first), np.zeros_like(last)
+    hidden, said, slope = (np.empty(n, np.float32) for n in (16, 2, 2))
+    for b in range(4):
+        share = min(float(rows.w[b]), HEAVIEST) / 4
+        sums = slope_first, slope_last
+        add_slopes(rows.z[b], rows.codes[b], float(rows.y[b]), share, first, last, hidden, said, slope, *sums)
+    play(member, rows, Window(200, 2, 1))
+    late = np.sqrt(1 - BETA2)
+    for weights, slopes, name in ((first, slope_first, "first"), (last, slope_last, "last")):
+        for row, by in zip(weights, slopes, strict=True):
+            none = np.zeros_like(row), np.zeros_like(row)
+            adam(row, by.copy(), *none, 0.01 * late / (1 - BETA1), EPSILON * late)
+        np.testing.assert_allclose(member.state()[name][0], weights, atol=1e-6)
+
+
+@pytest.mark.parametrize("stop", [3, 8, 13, 31])
+def test_a_slow_net_comes_back_from_rest_in_the_middle_of_a_step(stop: int) -> None:
+    rows, window, windows = stream(50), Window(200, 2, 1), Window(200, 2, 1)
+    member, again = nets(codes=3, replays=2, every=8), nets(codes=3, replays=2, every=8)
+    play(member, part(rows, 0, stop), window)
+    assert member.state()["slope_first"].any() == (stop % 8 != 0)
+    again.load(member.state())
+    windows.load(window.state())
+    for one, its in ((member, window), (again, windows)):
+        play(one, part(rows, stop, 50), its)
+    assert_same(again.state(), member.state())
+
+
+def test_a_code_forgotten_in_the_middle_of_a_step_is_as_one_never_met() -> None:
+    rows, member, window = stream(36), nets(codes=3, every=16), Window(200, 2, 1)
+    play(member, part(rows, 0, 20), window)
+    assert all(member.state()[name][0, 4].any() for name in ("first", "mean_first", "square_first", "slope_first"))
+    member.forget(np.array([1], np.int64))
+    others = part(rows, 20, 36)
+    others.codes[others.codes == 1] = 2
+    for after in (0, 16):
+        play(member, part(others, 0, after), window)
+        for name in ("first", "mean_first", "square_first", "slope_first"):
+            assert not member.state()[name][0, 4].any()
+            assert member.state()[name][0, 5].any()
+
+
+def test_growing_in_the_middle_of_a_step_keeps_its_slopes() -> None:
+    rows, member, grown = stream(40), nets(codes=3, every=16), nets(codes=3, every=16)
+    window, wider = Window(200, 2, 1), Window(200, 4, 1)
+    play(member, part(rows, 0, 20), window)
+    play(grown, part(rows, 0, 20), Window(200, 2, 1))
+    grown.grow(4, 2, 5)
+    slopes = [one.state()["slope_first"][0] for one in (member, grown)]
+    np.testing.assert_array_equal(slopes[1][[0, 1, 2, 5, 6, 7]], slopes[0])
+    assert not slopes[1][[3, 4, 8, 9]].any()
+    wider.count = 20
+    wide = rows._replace(z=np.pad(rows.z, ((0, 0), (0, 2))))
+    found, wanted = play(grown, part(wide, 20, 40), wider), play(member, part(rows, 20, 40), window)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_slow_nets_find_what_noisy_labels_hide() -> None:
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(6000, 8))
+    truth = 1 / (1 + np.exp(-0.7 * z[:, 0]))
+    rows = rows_of(z, rng.random(6000) < truth, classes=2)
+    off = [
+        np.abs(play(nets(columns=8, every=every), rows, Window(200, 8, 0))[0, -2000:, 1] - truth[-2000:]).mean()
+        for every in (1, 16)
+    ]
+    assert off[1] < 0.8 * off[0]
