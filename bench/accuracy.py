@@ -75,11 +75,9 @@ def runs_of(streams: Iterable[Stream], peers: Iterable[Peer]) -> list[Run]:
 
 
 def in_order(names: Sequence[str], peers: Sequence[Peer]) -> list[Run]:
-    """What `--peers` measures: development streams first, cheap peers first, the dearest after all the others."""
+    """What `--peers` measures: development streams first, cheap peers first."""
     groups = [[load(name) for name in group if name in names] for group in (DEVELOPMENT, REGRESSION, HELD_BACK)]
-    dearest = [peer for peer in peers if peer is PEERS[-1]]
-    others = [peer for peer in peers if peer is not PEERS[-1]]
-    return [run for some in (others, dearest) for group in groups for run in runs_of(group, some)]
+    return [run for group in groups for run in runs_of(group, peers)]
 
 
 def lacking(runs: Iterable[Run], known: Iterable[Result], *, label_delay: int) -> list[Run]:

@@ -122,7 +122,7 @@ def spec_of(sample: Sample, blend: Blend) -> ModelSpec:
             numeric={name: Numeric() for name in features if name not in nominal},
             categorical={name: Categorical(size=32, dim=4) for name in sorted(nominal)},
         ),
-        learner=Learner(hidden=(32,), batch_records=32),
+        learner=Learner(kind="torch", hidden=(32,), batch_records=32),
         optimiser=Optimiser(learning_rate=0.005),
         blend=blend,
         tuning=TUNING,

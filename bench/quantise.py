@@ -197,7 +197,7 @@ def main() -> None:
     flights = [f for f in load() if f.late is not None][: arguments.flights]
     rows = []
     for hidden in WIDTHS:
-        learner = Learner(hidden=hidden)
+        learner = Learner(kind="torch", hidden=hidden)
         learned = learn(msgspec.structs.replace(spec, learner=learner), flights)
         rows.append(measure(learned, arguments.rounds))
         show(rows[-1])

@@ -23,7 +23,18 @@ class Learner(Protocol):
         """Probabilities (B, K), or values (B, 1). Changes nothing."""
         ...
 
-    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+    def ask(self, x: Floats, categories: Ints) -> tuple[Floats, Floats]:
+        """As ``predict``, and what ``learn`` will want to know of it when the labels come: (B, Q)."""
+        ...
+
+    def learn(
+        self,
+        x: Floats,
+        categories: Ints,
+        target: Floats,
+        weights: Floats | None = None,
+        told: Floats | None = None,
+    ) -> None:
         """One step on the batch, then the pull toward the reference.
 
         Args:
@@ -32,10 +43,16 @@ class Learner(Protocol):
             target: (B,)
             weights: (B,) how many examples each stands for; None is one each. The batch's loss is
                 sum(w * loss) / B: weights that are all 2 make a gradient twice as long.
+            told: (B, Q) of ``ask``, when these rows were answered; NaN in rows of which it is lost. None where
+                rows are learned at once.
 
         Raises:
             ValueError: a weight is not a finite number above 0, or there are not B of them.
         """
+        ...
+
+    def members(self) -> dict[str, float]:
+        """What each member of a mixture counts, the sum is 1; empty where there are none."""
         ...
 
     def set_reference(self, theta: Floats | None) -> None:

@@ -3,7 +3,7 @@
 from models.learner import Learner
 from models.spec import ModelSpec, SpecError
 
-# Each kind imports what it needs: River's learners do without torch.
+# Each kind imports what it needs: the mixture and River's learners do without torch.
 
 
 def make(spec: ModelSpec, *, learning_rate: float | None = None, half_life_events: float | None = None) -> Learner:
@@ -18,6 +18,10 @@ def make(spec: ModelSpec, *, learning_rate: float | None = None, half_life_event
         SpecError: River cannot make it, or it does not take the spec's rows.
     """
     match spec.learner.kind:
+        case "mixture":
+            from models.mixture_learner import MixtureLearner
+
+            return MixtureLearner(spec, learning_rate=learning_rate, half_life_events=half_life_events)
         case "torch":
             from models.torch_learner import TorchLearner
 

@@ -5,7 +5,7 @@ rate[1] and on, missing indicators as missing[name]; categories as texts of thei
 trees take, or (``nominal = false``) as name=code: 1.0, which all take.
 
 River has no theta: nothing is blended, tuned or compressed, and the spec says so. Servers answer with the estimator
-itself (``Direct``): it travels in the version as ``models.pickles`` writes it.
+itself (models.direct): it travels in the version as ``models.pickles`` writes it.
 """
 
 import inspect
@@ -13,10 +13,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from models import estimators, pickles
-from models.features import FeatureEncoder
 from models.learner import Floats, Ints, check_weights
 from models.shapes import rate_columns
 from models.snapshot import Arrays
@@ -96,7 +94,17 @@ class RiverLearner:
             found = {self._estimator.predict_one(row): 1.0}
         return found
 
-    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+    def ask(self, x: Floats, categories: Ints) -> tuple[Floats, Floats]:
+        return self.predict(x, categories), np.zeros((len(x), 0), np.float32)
+
+    def learn(
+        self,
+        x: Floats,
+        categories: Ints,
+        target: Floats,
+        weights: Floats | None = None,
+        told: Floats | None = None,
+    ) -> None:
         """Row by row; a row that is not finite is left out, and the step counted as skipped."""
         if weights is not None:
             check_weights(weights, len(target))
@@ -124,6 +132,9 @@ class RiverLearner:
                 else:
                     row[f"{name}={code}"] = 1.0
             yield row
+
+    def members(self) -> dict[str, float]:
+        return {}
 
     def set_reference(self, theta: Floats | None) -> None:
         """There is nothing to pull.
@@ -168,21 +179,3 @@ class RiverLearner:
             PickleError: it is none, or names what no estimator needs.
         """
         self._estimator = pickles.loads(state[ESTIMATOR])
-
-
-class Direct:
-    """Answers raw rows as a graph would, by a learner itself.
-
-    Args:
-        encoder: standardises; its state is the version's.
-        learner: the version's, too.
-    """
-
-    def __init__(self, encoder: FeatureEncoder, learner: RiverLearner) -> None:
-        self._encoder, self._learner = encoder, learner
-
-    def run(self, numeric: NDArray[np.float32], categories: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
-        """Scores (B, K) of numeric (B, N + R), raw, NaN is missing, and categories (B, C)."""
-        if categories is None:
-            categories = np.zeros((len(numeric), 0), np.int64)
-        return self._learner.predict(self._encoder.standardise(numeric), categories)

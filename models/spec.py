@@ -11,6 +11,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import msgspec
@@ -84,9 +85,12 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Learner(msgspec.Struct, frozen=True, kw_only=True):
-    kind: Literal["torch", "river"] = "torch"
+    kind: Literal["mixture", "torch", "river"] = "mixture"
+    """mixture: cheap and different members, mixed by how they do; torch: one network; river: an estimator of River."""
+    tier: Literal["fast", "standard", "full"] = "standard"
+    """kind mixture: how many members, and how large; docs/learners.md has what each costs."""
     network: Literal["linear", "mlp", "wide_deep"] = "mlp"
-    """wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
+    """kind torch. wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
     hidden: tuple[int, ...] = (64, 64)
     batch_records: int = 128
     """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
@@ -156,7 +160,8 @@ class Tuning(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compression(msgspec.Struct, frozen=True, kw_only=True):
-    kinds: tuple[Literal["int8"], ...] = ("int8",)
+    kinds: tuple[Literal["int8"], ...] | None = None
+    """Unless given: int8 for learner.kind torch, none for the others, which have no graph to compress."""
     every_s: float = 5.0
     calibration_rows: int = 2048
     loss_budget: float = 0.002
@@ -214,6 +219,13 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     def outputs(self) -> int:
         """Numbers the network gives per row: K logits for multiclass, else 1."""
         return len(self.label.classes) if self.task == "multiclass" else 1
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Compressed forms that are made of a version."""
+        if self.compression.kinds is None:
+            return ("int8",) if self.learner.kind == "torch" else ()
+        return self.compression.kinds
 
     @property
     def score_names(self) -> tuple[str, ...]:
@@ -295,11 +307,17 @@ def _fit(spec: ModelSpec) -> dict[str, object]:
         "features.rates.keys": [list(k) for k in features.rates.keys],
         "features.rates.slots": features.rates.slots,
         "learner.kind": learner.kind,
-        "learner.network": learner.network,
-        "learner.hidden": list(learner.layers),
+        **_fit_members(learner),
         **weights,
         **_fit_river(learner),
     }
+
+
+def _fit_members(learner: Learner) -> dict[str, object]:
+    """River's estimators, too, have the keys of a network: they always had."""
+    if learner.kind == "mixture":
+        return {"learner.tier": learner.tier}
+    return {"learner.network": learner.network, "learner.hidden": list(learner.layers)}
 
 
 def _fit_river(learner: Learner) -> dict[str, object]:
@@ -410,6 +428,8 @@ def _unknown(key: str, known: list[str]) -> str:
 
 def _kind(kind: Any) -> str:
     """A type in words."""
+    if get_origin(kind) in (Union, UnionType) and type(None) in get_args(kind):
+        kind = get_args(kind)[0]  # TOML has no null
     if kind in _WORDS:
         return _WORDS[kind]
     arguments = get_args(kind)
@@ -438,6 +458,8 @@ _WORDS: dict[Any, str] = {
 MAX_CLASSES = 1_000
 MAX_PARAMETERS = 50_000_000
 """200 MB of float32; learning holds them four times (Adam), and again while a version is written."""
+UNITS = {"fast": 64, "standard": 320, "full": 768}
+"""Hidden units of a mixture's nets, by tier; each has a weight per code."""
 MAX_RATE_CELLS = 20_000_000
 """160 MB of float64."""
 LONGEST_S = 1e8
@@ -499,6 +521,7 @@ def _wrongs(spec: ModelSpec) -> Iterator[_Found]:
     yield from _wrong_features(spec.features)
     yield from _wrong_rates(spec.features)
     yield from _wrong_learner(spec)
+    yield from _wrong_kind(spec)
     yield from _wrong_river(spec)
     yield from _wrong_drift(spec)
     yield from _too_large(spec)
@@ -579,7 +602,7 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         yield _Found(("learner", "class_weights"), spec.learner.class_weights, "none for task regression")
     for width in hidden:
         yield from _outside(("learner", "hidden"), width, _WIDTH_LIMITS)
-    if len(set(spec.compression.kinds)) < len(spec.compression.kinds):
+    if len(set(spec.variants)) < len(spec.variants):
         yield _Found(("compression", "kinds"), spec.compression.kinds, "every kind once")
     tuning = spec.tuning
     for name in ("learning_rate", "half_life_events"):
@@ -587,6 +610,25 @@ def _wrong_learner(spec: ModelSpec) -> Iterator[_Found]:
         if not _TINY <= low < high <= _HUGE:
             wanted = "a lower and a higher number, both above 0"
             yield _Found(("tuning", name), (low, high), wanted)
+
+
+def _wrong_kind(spec: ModelSpec) -> Iterator[_Found]:
+    learner = spec.learner
+    if learner.kind != "torch" and spec.variants:
+        wanted = f"[] for learner.kind {learner.kind}, which has no graph to compress"
+        yield _Found(("compression", "kinds"), spec.variants, wanted)
+    if learner.kind != "torch" and learner.class_weights != "none":
+        wanted = f"none for learner.kind {learner.kind}; a record's weight says what it counts"
+        yield _Found(("learner", "class_weights"), learner.class_weights, wanted)
+    if learner.kind != "torch":
+        usual = Learner()
+        for name in ("network", "hidden"):
+            if (value := getattr(learner, name)) != getattr(usual, name):
+                wanted = f'none for learner.kind {learner.kind}: networks are of kind = "torch"'
+                yield _Found(("learner", name), value, wanted)
+    if learner.kind == "mixture" and spec.blend.kind not in ("none", "proximal"):
+        wanted = "proximal or none for learner.kind mixture, whose members step row by row"
+        yield _Found(("blend", "kind"), spec.blend.kind, wanted)
 
 
 def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
@@ -601,12 +643,6 @@ def _wrong_river(spec: ModelSpec) -> Iterator[_Found]:
     if spec.tuning.every_labels:
         wanted = "0 for learner.kind river, whose settings are never tuned"
         yield _Found(("tuning", "every_labels"), spec.tuning.every_labels, wanted)
-    if spec.compression.kinds:
-        wanted = "[] for learner.kind river, which has no graph to compress"
-        yield _Found(("compression", "kinds"), spec.compression.kinds, wanted)
-    if learner.class_weights != "none":
-        wanted = "none for learner.kind river; River has them as estimators, such as river.imblearn's"
-        yield _Found(("learner", "class_weights"), learner.class_weights, wanted)
     if bool(learner.estimator) == bool(learner.pipeline):
         yield _Found(
             ("learner", "estimator"), learner.estimator, "either it or learner.pipeline for learner.kind river"
@@ -638,6 +674,25 @@ def _wrong_drift(spec: ModelSpec) -> Iterator[_Found]:
 
 def _too_large(spec: ModelSpec) -> Iterator[_Found]:
     """What is within its limits, key by key, and yet more than a machine holds."""
+    if spec.learner.kind == "mixture":
+        yield from _too_large_mixture(spec)
+    else:
+        yield from _too_large_network(spec)
+    if (cells := rate_cells(spec)) > MAX_RATE_CELLS:
+        wanted = f"at most {MAX_RATE_CELLS} cells in all: slots, keys, half_lives_s and the label make it {cells}"
+        yield _Found(("features", "rates", "slots"), spec.features.rates.slots, wanted)
+
+
+def _too_large_mixture(spec: ModelSpec) -> Iterator[_Found]:
+    categorical, units = spec.features.categorical, UNITS[spec.learner.tier]
+    codes = sum(feature.size for feature in categorical.values())
+    if codes * units > MAX_PARAMETERS:
+        name = max(categorical, key=lambda name: categorical[name].size)
+        wanted = f"at most {MAX_PARAMETERS // units} in all for tier {spec.learner.tier}: the sizes make it {codes}"
+        yield _Found(("features", "categorical", name, "size"), categorical[name].size, wanted)
+
+
+def _too_large_network(spec: ModelSpec) -> Iterator[_Found]:
     shapes = parameter_shapes(spec)
     parameters = parameter_count(shapes)
     if parameters > MAX_PARAMETERS:
@@ -645,9 +700,6 @@ def _too_large(spec: ModelSpec) -> Iterator[_Found]:
         where, value = _largest(spec, tables > parameters - tables)
         has = f"features.categorical has {tables} (size * dim), the layers have {parameters - tables}"
         yield _Found(where, value, f"at most {MAX_PARAMETERS} parameters in all: {has}")
-    if (cells := rate_cells(spec)) > MAX_RATE_CELLS:
-        wanted = f"at most {MAX_RATE_CELLS} cells in all: slots, keys, half_lives_s and the label make it {cells}"
-        yield _Found(("features", "rates", "slots"), spec.features.rates.slots, wanted)
 
 
 def _largest(spec: ModelSpec, tables: bool) -> tuple[Keys, object]:

@@ -92,7 +92,17 @@ class TorchLearner:
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
         return found
 
-    def learn(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None = None) -> None:
+    def ask(self, x: Floats, categories: Ints) -> tuple[Floats, Floats]:
+        return self.predict(x, categories), np.zeros((len(x), 0), np.float32)
+
+    def learn(
+        self,
+        x: Floats,
+        categories: Ints,
+        target: Floats,
+        weights: Floats | None = None,
+        told: Floats | None = None,
+    ) -> None:
         if weights is not None:
             check_weights(weights, len(target))
         gradient = self._gradient(x, categories, target, weights)
@@ -145,6 +155,9 @@ class TorchLearner:
         counts = self._class_counts
         found: NDArray[np.float64] = np.minimum(counts.sum() / (len(counts) * counts), CLASS_WEIGHT_CAP)
         return found
+
+    def members(self) -> dict[str, float]:
+        return {}
 
     def set_reference(self, theta: Floats | None) -> None:
         self._reference = None if theta is None else torch.from_numpy(theta.copy())

@@ -6,6 +6,9 @@ from stream_app.errors import RegistryError
 from stream_app.parts import joined
 from stream_app.registry import Registry, checked
 
+SERVING = "serving.onnx"
+"""Name of the array (uint8, 1-D) of a version that is the graph servers run; of a network's versions only."""
+
 
 class Announced(Protocol):
     """A record of the models log that names an artefact: an envelope, or a variant."""

@@ -14,12 +14,11 @@ from kafka.errors import KafkaError
 from models.compress import Compressed, compress
 from models.measure import Examples
 from models.spec import ModelSpec
-from stream_app import versions
+from stream_app import artefacts, versions
 from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError
 from stream_app.events import Decision
 from stream_app.modellog import Change, Envelope, Fold, LogRecord, Variant
 from stream_app.registry import Registry
-from stream_app.versions import SERVING
 
 BATCH = 1
 """Rows per timed call: most calls to a server carry one row. Wide networks gain more in batches."""
@@ -71,7 +70,7 @@ class Compressor:
         self._announce_decision = announce_decision
         self._clock = clock
         self._decided: str | None = None
-        self.wanted = "int8" in spec.compression.kinds
+        self.wanted = "int8" in spec.variants
         """Whether the spec wants any variant."""
         self.late = 0
         """Variants whose version was no longer the head when they were ready."""
@@ -113,9 +112,9 @@ class Compressor:
 
     def _graph(self, head: Envelope) -> bytes:
         arrays, _ = versions.read_head(self._log.fold, self._registry)
-        if SERVING not in arrays:
-            raise RegistryError(f"{head.artefact} has no array {SERVING!r}, got {sorted(arrays)}")
-        return arrays[SERVING].tobytes()
+        if artefacts.SERVING not in arrays:
+            raise RegistryError(f"{head.artefact} has no array {artefacts.SERVING!r}, got {sorted(arrays)}")
+        return arrays[artefacts.SERVING].tobytes()
 
     def _attach(self, head: Envelope, found: Compressed) -> Variant | None:
         """Write and announce the variant if it is within the budget and its version still heads."""
@@ -190,7 +189,7 @@ def run(compressor: Compressor, stop: threading.Event, *, every_s: float) -> Non
     end it too where ``stream-app up`` watches both.
     """
     if not compressor.wanted:
-        _log.info("compression.kinds is empty: nothing to do until the end")
+        _log.info("the spec wants no compressed forms: nothing to do until the end")
         stop.wait()
         return
     unfit = ""

@@ -47,6 +47,8 @@ class Rows(NamedTuple):
     raw: Raw
     own: Floats
     """(B, K) what this model says."""
+    told: Floats
+    """(B, Q) what the learner will want to know of it when the label comes; NaN where it is lost."""
     said: Block
     """What counts as said: the first record in the predictions topic, else the same as ``own``."""
 
@@ -68,6 +70,8 @@ class Step(NamedTuple):
     """(n, K) scores that count."""
     weights: Floats | None
     """(n,) what each counts for; None where all count 1."""
+    told: Floats
+    """(n, Q) what the learner wanted to know of them when their labels came."""
 
 
 class Taken(NamedTuple):
@@ -191,14 +195,14 @@ class Core:
         raw = self.encoder.raw([e.row for e in events if e.row is not None])
         dense = self.encoder.dense(raw, np.array([e.time_s for e in events], dtype=np.float64))
         fresh = _overwrite(dense, recalled)
-        own = self.learner.predict(self.encoder.standardise(dense), raw.categories)
+        own, told = self.learner.ask(self.encoder.standardise(dense), raw.categories)
         prior = self.encoder.priors(len(own))
         said_now = prior if self.encoder.prior_only else own
         offsets = np.array([e.offset for e in events], dtype=np.int64)
         rates = dense[:, len(self.encoder.numeric_names) :]
         said = Block(offsets, rates, said_now.copy(), np.array(nochange, dtype=np.float32), prior)
         _recount(said, recalled)
-        return Rows(dense, raw, own, said), fresh
+        return Rows(dense, raw, own, told, said), fresh
 
     def _join(self, state: Partition, events: Sequence[Event], rows: Rows | None) -> list[Pair[RowAt]]:
         pairs, i = [], 0
@@ -226,13 +230,14 @@ class Core:
         self.importance.take(self._scores_of, dense, categories, target)
         x = self.encoder.standardise(dense)
         self._recall(x, categories, target, out)
+        told = np.stack([rows.told[i] for rows, i in (p.row for p in pairs)])
         skipped = self.learner.skipped_steps
-        self.learner.learn(x, categories, target, weights)
+        self.learner.learn(x, categories, target, weights, told)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
         label_times_s = np.array([p.label_time_s for p in pairs])
         self.encoder.rates.learn(keys, self._tracked(target), label_times_s, weights)
         self._enter(state, pairs)
-        out.steps.append(Step(x, dense, categories, target, own, said, weights))
+        out.steps.append(Step(x, dense, categories, target, own, said, weights, told))
 
     def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
         return self.learner.predict(self.encoder.standardise(dense), categories)
@@ -293,6 +298,7 @@ class Core:
         waiting = {id(rows): rows for state in self.partitions.values() for rows, _ in state.join.rows()}
         for rows in waiting.values():
             rows.own[:] = learner.predict(self.encoder.standardise(rows.dense), rows.raw.categories)
+            rows.told[:] = np.nan  # by now it knows more than when they came
 
     # --- at rest ----------------------------------------------------------------------------------------
 
@@ -364,6 +370,7 @@ class Core:
             return None
         recalled = [recorded.get(e.offset) for e in events]
         rows, lost = self._rows(events, recalled, [float("nan")] * len(events))
+        rows.told[:] = np.nan
         self.counts["lost_predictions"] += len(lost)
         return rows
 

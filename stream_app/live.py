@@ -18,6 +18,8 @@ import numpy as np
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from models import learners
+from models.direct import Direct
 from models.explain import Background, Explained, Explainer, remembered
 from models.features import FeatureEncoder
 from models.runtime import Runs, Session
@@ -163,12 +165,10 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
 
 
 def _session(spec: ModelSpec, encoder: FeatureEncoder, arrays: Arrays) -> Runs:
-    """What answers: the version's graph; a River estimator itself."""
-    if spec.learner.kind != "river":
-        return Session(arrays["serving.onnx"].tobytes())
-    from models.river_learner import Direct, RiverLearner  # only a server that meets one loads River
-
-    learner = RiverLearner(spec)
+    """What answers: the version's graph, or the learner itself where there is none."""
+    if artefacts.SERVING in arrays:
+        return Session(arrays[artefacts.SERVING].tobytes())
+    learner = learners.make(spec)  # imports what it needs: numba, River
     learner.load(under("learner", arrays))
     return Direct(encoder, learner)
 

@@ -371,7 +371,7 @@ def _tried(
         said = learner.predict(step.x, step.categories)
         loss += _weight(step) * mean_loss(spec.task, said, step.target, step.weights)
         weight += _weight(step)
-        learner.learn(step.x, step.categories, step.target, step.weights)
+        learner.learn(step.x, step.categories, step.target, step.weights, step.told)  # late, as labels come
     mean = loss / (weight or 1.0)
     return Trial(learner.learning_rate, learner.half_life_events, mean if math.isfinite(mean) else math.inf, learner)
 

@@ -19,8 +19,6 @@ from stream_app.parts import Parts, joined
 from stream_app.registry import Registry
 
 FOLDER, SUFFIX = "versions", ".safetensors"
-SERVING = "serving.onnx"
-"""Name of a version's array (uint8, 1-D) that is the graph servers run; kind river has none."""
 
 
 IMPORTANCES = 50
@@ -60,7 +58,7 @@ def snapshot(core: Core) -> Snapshot:
         hyper=core.hyper(),
         reference=core.reference,
         importance=core.importance.largest(IMPORTANCES),
-        members={},
+        members=core.learner.members(),
     )
 
 
@@ -120,11 +118,11 @@ def write(
 
 
 def _serving(spec: ModelSpec, taken: Snapshot) -> Arrays:
-    """The graph that servers run, for a learner that has one; a River estimator answers itself."""
-    if spec.learner.kind == "river":
+    """The graph that servers run, of a network; other learners answer themselves."""
+    if spec.learner.kind != "torch":
         return {}
     onnx = to_onnx(spec, taken.theta, *_scale(under("features.scaler", taken.arrays)))
-    return {SERVING: np.frombuffer(onnx, dtype=np.uint8)}
+    return {artefacts.SERVING: np.frombuffer(onnx, dtype=np.uint8)}
 
 
 def _scale(scaler: Arrays) -> tuple[Any, Any]:

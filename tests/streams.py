@@ -29,7 +29,7 @@ half_lives_s = [60, 600]
 keys = [[], ["c"]]
 slots = 64
 [learner]
-hidden = [8]
+{learner}
 batch_records = 32
 [tuning]
 every_labels = {every_labels}
@@ -45,8 +45,14 @@ every_s = 0.05
 """
 
 
-def spec_text(name: str, *, partitions: int = 1, every_labels: int = 0, margin: float = 0.0) -> str:
-    return SPEC.format(name=name, partitions=partitions, every_labels=every_labels, margin=margin)
+NETWORK = 'kind = "torch"\nhidden = [8]'
+MIXTURE = 'kind = "mixture"\ntier = "fast"'
+
+
+def spec_text(
+    name: str, *, partitions: int = 1, every_labels: int = 0, margin: float = 0.0, learner: str = NETWORK
+) -> str:
+    return SPEC.format(name=name, partitions=partitions, every_labels=every_labels, margin=margin, learner=learner)
 
 
 def spec(name: str, **changes: Any) -> ModelSpec:

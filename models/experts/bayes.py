@@ -102,6 +102,9 @@ class Bayes:
             self._mean, self._precision, self._base, out,
         )  # fmt: skip
 
+    def vectors(self) -> tuple[F32, ...]:
+        return ()
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         self._count = widened(self._count, (classes,))
         self._sums = widened(self._sums, (columns, classes))

@@ -108,7 +108,7 @@ class Discriminant:
     def __init__(self, columns: int, classes: int) -> None:
         self._count, self._seen = np.zeros(classes), np.full(1, RIDGE)
         self._mean, self._pull = np.zeros((columns, classes)), np.zeros((columns, classes))
-        self._inverse = np.eye(columns) / RIDGE
+        self._inverse = np.eye(columns) / RIDGE if columns <= WIDEST else np.zeros((columns, 0))
 
     @property
     def _wide(self) -> bool:
@@ -128,6 +128,9 @@ class Discriminant:
         learn_classes(
             rows.z, rows.y, rows.w, rows.prior, self._count, self._mean, self._pull, self._inverse, self._seen, out
         )  # fmt: skip
+
+    def vectors(self) -> tuple[F32, ...]:
+        return ()
 
     def grow(self, columns: int, classes: int, codes: int) -> None:
         was = len(self._inverse)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled
-from models.experts.arrays import F32, F64, I32, I64, U64, Scalar, widened
+from models.experts.arrays import F32, F64, I32, I64, U64, Scalar
 from models.experts.chance import below, seeded, uniform
 from models.experts.window import Rows, Window
 from models.snapshot import Arrays
@@ -229,6 +229,11 @@ def learn(
         counters[2] = seen + max(SOONEST, n // pace)
 
 
+def tries_of(columns: int) -> int:
+    """Columns tried at a node."""
+    return min(columns, max(MOST_TRIES, int(columns**0.5)))
+
+
 class Forest:
     """One member: T trees, each in its turn grown anew over the window.
 
@@ -257,21 +262,28 @@ class Forest:
         predict(rows.z, self._counters, *self._trees, rows.prior, out)
 
     def learn(self, rows: Rows, window: Window, out: F64) -> None:
-        tries = min(self._columns, max(MOST_TRIES, int(self._columns**0.5)))
         learn(
-            rows.z, rows.y, rows.w, window.z, window.y, window.w, window.count, self._window, self._pace, tries,
-            self._counters, self._word, *self._trees, self._used, rows.prior, out,
+            rows.z, rows.y, rows.w, window.z, window.y, window.w, window.count, self._window, self._pace,
+            tries_of(self._columns), self._counters, self._word, *self._trees, self._used, rows.prior, out,
         )  # fmt: skip
+
+    def vectors(self) -> tuple[F32, ...]:
+        return ()
 
     def grow(self, columns: int, classes: int, codes: int) -> None:
         self._columns = columns
-        self._leaf = widened(self._leaf, (*self._leaf.shape[:2], classes))
+        trees, room, had = self._leaf.shape
+        if classes > had:
+            old, self._leaf = self._leaf, np.zeros((trees, room, classes), np.float32)
+            for t, n in enumerate(self._used[:, 1]):  # what is not used is not touched, and takes no memory
+                self._leaf[t, :n, :had] = old[t, :n]
 
     def state(self) -> Arrays:
         """Only the nodes and leaves in use, tree after tree."""
         nodes, leaves = self._used[:, 0], self._used[:, 1]
         return {
             "columns": np.array([self._columns]),
+            "window": np.array([self._window]),
             "counters": self._counters.copy(),
             "word": self._word.copy(),
             "used": self._used.copy(),

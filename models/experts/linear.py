@@ -81,6 +81,9 @@ class Linear:
     def _units(self, rows: Rows) -> tuple[F64, F64]:
         return (rows.last, rows.change) if self._of_change else (rows.centre, rows.scale)
 
+    def vectors(self) -> tuple[F32, ...]:
+        return (self._weights,)
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         old = self._weights
         self._weights = np.zeros((len(old), columns + 1, classes), np.float32)

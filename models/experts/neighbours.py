@@ -145,6 +145,9 @@ class Neighbours:
             rows.z, self._across, self._y, self._w, window.count, further, self._window, self._sizes, rows.prior, out
         )  # fmt: skip
 
+    def vectors(self) -> tuple[F32, ...]:
+        return ()
+
     def grow(self, columns: int, classes: int, codes: int) -> None:
         more = columns - len(self._across)
         self._across = np.pad(self._across, ((0, more), (0, 0)))

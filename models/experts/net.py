@@ -1,4 +1,4 @@
-"""One hidden layer, Adam at every row, and rows of the past learned again: several nets side by side.
+"""One hidden layer, Adam at every row or every few, rows of the past learned again: several nets side by side.
 
 D columns   H hidden units   K outputs   G nets   Q codes of all categorical features
 first  (G, 1 + D + Q, H): the bias, a row for each column, a row for each code
@@ -110,7 +110,7 @@ def adam(weights: F32, slopes: F32, mean: F32, square: F32, rate: float, epsilon
 def learn(
     z: F32, codes: I64, y: F32, w: F32, centre: F64, scale: F64,
     past_z: F32, past_codes: I64, past_y: F32, past_w: F32, start: int, window: int,
-    replays: I64, rates: F64, words: U64, steps: I64,
+    replays: I64, rates: F64, words: U64, steps: I64, every: int, slope_first: F32, slope_last: F32,
     first: F32, last: F32, mean_first: F32, mean_last: F32, square_first: F32, square_last: F32, out: F64,
 ) -> None:  # fmt: skip
     """Row by row: answer into out (G, B, K), then one step on the row and ``replays`` (G,) rows of the past.
@@ -119,20 +119,20 @@ def learn(
         past_z: (C, D) rows learned so far and these, row i at i % C; past_codes, past_y, past_w alike.
         start: rows learned before these.
         steps: (G,) Adam's steps so far.
+        every: rows to a step, counted from the first ever learned; its slopes (G, ...) add up until then.
     """
     room, columns = len(past_z), z.shape[1]
     hidden, said = np.empty(first.shape[2], np.float32), np.empty(last.shape[2], np.float32)
     slope, other = np.empty_like(said), np.empty_like(said)
-    slope_first, slope_last = np.zeros(first.shape[1:], np.float32), np.zeros(last.shape[1:], np.float32)
     picked = np.empty(MOST_REPLAYS, np.int64)
     for g in range(len(first)):
         for b in range(len(z)):
             seen = min(start + b, window)
             n = min(replays[g], seen)
-            share = 1.0 / (1 + n)
+            share = 1.0 / (1 + n) / every
             add_slopes(
                 z[b], codes[b], (y[b] - centre[b]) / scale[b], min(w[b], HEAVIEST) * share,
-                first[g], last[g], hidden, said, slope, slope_first, slope_last,
+                first[g], last[g], hidden, said, slope, slope_first[g], slope_last[g],
             )  # fmt: skip
             out[g, b] = centre[b] + scale[b] * said
             for i in range(n):
@@ -140,28 +140,31 @@ def learn(
                 picked[i] = at
                 add_slopes(
                     past_z[at], past_codes[at], (past_y[at] - centre[b]) / scale[b], min(past_w[at], HEAVIEST) * share,
-                    first[g], last[g], hidden, other, slope, slope_first, slope_last,
+                    first[g], last[g], hidden, other, slope, slope_first[g], slope_last[g],
                 )  # fmt: skip
+            if (start + b + 1) % every != 0:
+                continue
             steps[g] += 1
             late = math.sqrt(1.0 - BETA2 ** steps[g])
             rate, epsilon = rates[g] * late / (1.0 - BETA1 ** steps[g]), EPSILON * late
-            for d in range(1 + columns):
-                adam(first[g, d], slope_first[d], mean_first[g, d], square_first[g, d], rate, epsilon)
-            for c in range(codes.shape[1]):
+            for d in range(1 + columns if every == 1 else first.shape[1]):
+                adam(first[g, d], slope_first[g, d], mean_first[g, d], square_first[g, d], rate, epsilon)
+            for c in range(codes.shape[1] if every == 1 else 0):
                 q = 1 + columns + codes[b, c]
-                adam(first[g, q], slope_first[q], mean_first[g, q], square_first[g, q], rate, epsilon)
+                adam(first[g, q], slope_first[g, q], mean_first[g, q], square_first[g, q], rate, epsilon)
                 for i in range(n):  # a code met twice has slope 0 the second time: its moments decay once more
                     q = 1 + columns + past_codes[picked[i], c]
-                    adam(first[g, q], slope_first[q], mean_first[g, q], square_first[g, q], rate, epsilon)
+                    adam(first[g, q], slope_first[g, q], mean_first[g, q], square_first[g, q], rate, epsilon)
             for h in range(1 + len(hidden)):
-                adam(last[g, h], slope_last[h], mean_last[g, h], square_last[g, h], rate, epsilon)
+                adam(last[g, h], slope_last[g, h], mean_last[g, h], square_last[g, h], rate, epsilon)
 
 
 class Nets:
     """As many members as settings.
 
     Args:
-        settings: Adam's rate and the rows replayed at every step, of each net.
+        settings: Adam's rate and the rows replayed with every row, of each net.
+        every: rows to a step.
         hidden: H.
         window: rows back to which the past is replayed.
         seed: of the first weights and of what is replayed.
@@ -177,19 +180,22 @@ class Nets:
         classes: int,
         codes: int,
         seed: int,
+        every: int = 1,
     ) -> None:
-        self.names = tuple(f"net_{rate:g}_{replays}" for rate, replays in settings)
+        kind = "net" if every == 1 else "slow"
+        self.names = tuple(f"{kind}_{rate:g}_{replays}" for rate, replays in settings)
+        self._every = every
         self._rates = np.array([rate for rate, _ in settings])
         self._replays = np.array([replays for _, replays in settings], np.int64)
         self._window, self._seed = window, seed
         self._columns = 0
         self._first = np.zeros((len(settings), 1, hidden), np.float32)
-        self._first[:, 0] = np.random.default_rng([seed, 0]).uniform(-0.5, 0.5, (len(settings), hidden))
+        self._first[:, 0] = np.random.default_rng([seed, every - 1]).uniform(-0.5, 0.5, (len(settings), hidden))
         self._last = np.zeros((len(settings), 1 + hidden, classes), np.float32)
         self._moments = [np.zeros_like(self._first if name.endswith("first") else self._last) for name in MOMENTS]
         self.grow(columns, classes, codes)
         self._steps = np.zeros(len(settings), np.int64)
-        self._words = np.stack([seeded(seed, 1000 + g) for g in range(len(settings))])
+        self._words = np.array([seeded(seed, 1000 * every + g) for g in range(len(settings))], np.uint64).reshape(-1, 1)
 
     def predict(self, rows: Rows, window: Window, out: F64) -> None:
         predict(rows.z, rows.codes, rows.centre, rows.scale, self._first, self._last, out)
@@ -198,9 +204,13 @@ class Nets:
         learn(
             rows.z, rows.codes, rows.y, rows.w, rows.centre, rows.scale,
             window.z, window.codes, window.y, window.w, window.count, self._window,
-            self._replays, self._rates, self._words, self._steps, self._first, self._last,
+            self._replays, self._rates, self._words, self._steps, self._every, self._moments[4], self._moments[5],
+            self._first, self._last,
             self._moments[0], self._moments[1], self._moments[2], self._moments[3], out,
         )  # fmt: skip
+
+    def vectors(self) -> tuple[F32, ...]:
+        return (self._first, self._last)
 
     def grow(self, columns: int, classes: int, codes: int) -> None:
         """New columns get weights by chance, new codes none, new classes start out unlikely."""
@@ -209,7 +219,7 @@ class Nets:
         for i, name in enumerate(MOMENTS):
             if name.endswith("first"):
                 self._moments[i] = _with_columns(self._moments[i], was, columns, codes)
-        chance = np.random.default_rng([self._seed, 1, was])
+        chance = np.random.default_rng([self._seed, self._every, was])
         shape = (len(old), columns - was, old.shape[2])
         self._first[:, 1 + was : 1 + columns] = chance.uniform(-1, 1, shape) * np.sqrt(3.0 / max(columns, 1))
         self._columns = columns
@@ -222,6 +232,12 @@ class Nets:
                 m if name.endswith("first") else np.pad(m, wider)
                 for name, m in zip(MOMENTS, self._moments, strict=True)
             ]
+
+    def forget(self, codes: I64) -> None:
+        """These codes are as codes never met."""
+        waiting = (m for name, m in zip(MOMENTS, self._moments, strict=True) if name.endswith("first"))
+        for array in (self._first, *waiting):
+            array[:, 1 + self._columns + codes] = 0.0
 
     def state(self) -> Arrays:
         moments: Arrays = {name: m.copy() for name, m in zip(MOMENTS, self._moments, strict=True)}
@@ -240,7 +256,7 @@ class Nets:
         self._steps, self._words = state["steps"].astype(np.int64), state["words"].astype(np.uint64)
 
 
-MOMENTS = ("mean_first", "mean_last", "square_first", "square_last")
+MOMENTS = ("mean_first", "mean_last", "square_first", "square_last", "slope_first", "slope_last")
 NEW_CLASS = -3.0
 """Logit at which a class begins that was not there when the others began."""
 

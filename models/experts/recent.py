@@ -114,11 +114,11 @@ def learn(
     y: F32, w: F32, keeps: F64, rates: F64, follows: F64, last: F64, trend: F64, moments: F64, units: F64, out: F64
 ) -> None:
     """Label by label: answer into out (N, B, K), say units (4, B), then count it."""
-    classes = rates.shape[1]
-    said, now = np.empty((len(out), classes)), np.empty(len(units))
+    paces, classes = rates.shape
+    said, now = np.empty((paces + 2, classes)), np.empty(len(units))
     for b in range(len(y)):
         answer(rates, follows, last, trend, said)
-        out[:, b] = said
+        out[:, b] = said[: len(out)]
         if classes == 1:
             measure(moments, last, now)
             units[:, b] = now
@@ -131,9 +131,8 @@ class Recent:
     """Members that look at no feature; and what is typical of late, for those that do."""
 
     def __init__(self, classes: int) -> None:
-        self.names: tuple[str, ...] = ("rate_10000", "rate_300", "rate_20", "follows")
-        if classes == 1:
-            self.names += ("trend",)
+        names = ("rate_10000", "rate_300", "rate_20", "follows", "trend")
+        self.names = names if classes == 1 else names[:-1]
         self._keeps = np.array(KEEPS)
         self._rates = np.zeros((len(KEEPS), classes))
         self._follows = np.zeros((classes, classes))
@@ -142,9 +141,9 @@ class Recent:
 
     def predict(self, rows: int, out: F64) -> F64:
         """Answers into out (N, B, K), the same for all; returns the units (4, B)."""
-        said, units = np.empty((len(out), out.shape[2])), _no_units(1)
+        said, units = np.empty((len(KEEPS) + 2, out.shape[2])), _no_units(1)
         answer(self._rates, self._follows, self._last, self._trend, said)
-        out[:] = said[:, None]
+        out[:] = said[: len(out), None]
         if out.shape[2] == 1:
             measure(self._moments, self._last, units[:, 0])
         return np.repeat(units, rows, axis=1)
@@ -181,5 +180,5 @@ def _no_units(rows: int) -> F64:
 
 
 def prior_of(out: F64) -> F64:
-    """What members shrink to (B, K), of the answers of ``Recent``."""
+    """What members shrink to (B, K), of the answers (N, B, K) of ``Recent``."""
     return np.ascontiguousarray(out[LATE])

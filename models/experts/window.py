@@ -4,11 +4,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.compiled import compiled
 from models.experts.arrays import F32, F64, I64, widened
 from models.snapshot import Arrays
 
 CHUNK = 256
 """Rows written ahead of the row that is being learned; so many more than the window there is room for."""
+REACH = 10.0
+"""Deviations beyond which columns are not told apart, so that no number drives weights out of float32."""
+
+
+@compiled
+def tame(z: F32) -> None:
+    """Columns (B, D) in place: NaN is missing, which is 0; the rest within REACH."""
+    for b in range(len(z)):
+        for d in range(z.shape[1]):
+            v = z[b, d]
+            z[b, d] = min(max(v, -REACH), REACH) if v == v else 0.0
 
 
 class Rows(NamedTuple):
@@ -51,16 +63,23 @@ class Window:
         at = (self.count + np.arange(len(rows.z))) % len(self.z)
         self.z[at], self.codes[at], self.y[at], self.w[at] = rows.z, rows.codes, rows.y, rows.w
 
-    def grow(self, columns: int, categories: int) -> None:
-        room = len(self.z)
+    def grow(self, columns: int, first_codes: I64) -> None:
+        """To as many columns, and a categorical feature for each of first_codes (C,): what new ones were so far."""
+        room, had = self.codes.shape
         self.z = widened(self.z, (room, columns))
-        self.codes = widened(self.codes, (room, categories))
+        self.codes = widened(self.codes, (room, len(first_codes)))
+        self.codes[:, had:] = first_codes[had:]
+
+    def forget(self, codes: I64, instead: int) -> None:
+        """The rows that had these codes have the code ``instead``."""
+        self.codes[np.isin(self.codes, codes)] = instead
 
     def state(self) -> Arrays:
         """Only the part that has ever been written."""
         used = min(self.count, len(self.z))
         return {
             "count": np.array([self.count]),
+            "room": np.array([len(self.z)]),
             "z": self.z[:used].copy(),
             "codes": self.codes[:used].astype(np.int32),
             "y": self.y[:used].copy(),

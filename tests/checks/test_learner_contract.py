@@ -20,9 +20,10 @@ def specs_of(task: str) -> dict[str, LearnerSpec]:
     linear = f"river.linear_model.{LINEAR.get(task, 'LogisticRegression')}"
     scaled = (Stage(estimator="river.preprocessing.StandardScaler"), Stage(estimator=linear))
     return {
-        "torch linear": LearnerSpec(network="linear"),
-        "torch mlp": LearnerSpec(network="mlp", hidden=(8,)),
-        "torch wide and deep": LearnerSpec(network="wide_deep", hidden=(8,)),
+        "mixture fast": LearnerSpec(kind="mixture", tier="fast"),
+        "torch linear": LearnerSpec(kind="torch", network="linear"),
+        "torch mlp": LearnerSpec(kind="torch", network="mlp", hidden=(8,)),
+        "torch wide and deep": LearnerSpec(kind="torch", network="wide_deep", hidden=(8,)),
         "river tree": LearnerSpec(
             kind="river", estimator=tree, settings={"grace_period": 20}, nominal=task != "regression"
         ),
@@ -31,8 +32,10 @@ def specs_of(task: str) -> dict[str, LearnerSpec]:
 
 
 LEARNERS = tuple(specs_of("binary"))
-WITH_THETA = tuple(name for name in LEARNERS if name.startswith("torch"))
-"""Those that have parameters to pull and to serve."""
+WITH_THETA = tuple(name for name in LEARNERS if not name.startswith("river"))
+"""Those that have parameters to pull."""
+WITH_GRAPH = tuple(name for name in LEARNERS if name.startswith("torch"))
+"""Those whose parameters a graph serves."""
 
 every_task = pytest.mark.parametrize("task", TASKS)
 every_learner = pytest.mark.parametrize("name", LEARNERS)
@@ -115,6 +118,48 @@ def test_probabilities_are_probabilities(name: str, task: str, steps: int) -> No
         assert said.max() <= 1.0
     if task == "multiclass":
         assert said.sum(axis=1) == pytest.approx(1.0, abs=1e-5)
+
+
+@every_task
+@every_learner
+def test_asking_changes_nothing_and_says_what_predicting_says(name: str, task: str) -> None:
+    learner, (x, categories, _) = taught(name, task), batch_of(task, 50, seed=99)
+    before = state_of(learner)
+    frozen(x, categories)
+    said, told = learner.ask(x, categories)
+    assert said.tobytes() == learner.predict(x, categories).tobytes()
+    assert state_of(learner) == before
+    assert (told.dtype, told.ndim, len(told)) == (np.float32, 2, 50)
+    assert np.isfinite(told).all()
+
+
+@every_task
+@every_learner
+def test_what_was_told_is_learned_with_whether_it_is_there_or_lost(name: str, task: str) -> None:
+    """A label that comes at once is the same with what was told just now and without."""
+    learner, at_once, lost = (taught(name, task) for _ in range(3))
+    x, categories, target = batch_of(task, rows=1, seed=98)
+    _, told = learner.ask(x, categories)
+    frozen(told)
+    learner.learn(x, categories, target, None, told)
+    at_once.learn(x, categories, target)
+    lost.learn(x, categories, target, None, np.full_like(told, np.nan))
+    assert np.frombuffer(said_by(learner, task), np.float32) == pytest.approx(
+        np.frombuffer(said_by(at_once, task), np.float32), rel=1e-4
+    )
+    for each in (learner, lost):
+        assert each.skipped_steps == at_once.skipped_steps
+        assert said_by(each, task) != said_by(taught(name, task), task)
+
+
+@every_task
+@every_learner
+def test_members_share_the_weight_or_there_are_none(name: str, task: str) -> None:
+    members = taught(name, task).members()
+    assert bool(members) == name.startswith("mixture")
+    if members:
+        assert sum(members.values()) == pytest.approx(1.0)
+        assert min(members.values()) >= 0.0
 
 
 @every_task
@@ -258,12 +303,26 @@ def test_states_are_equal_bit_by_bit_where_paths_are(name: str, task: str) -> No
 
 
 @every_task
-@every_theta
+@pytest.mark.parametrize("name", WITH_GRAPH)
 def test_parameters_are_a_vector_of_the_specs_length(name: str, task: str) -> None:
     learner = taught(name, task)
     shape = (parameter_count(parameter_shapes(spec_for(name, task))),)
     assert learner.parameters().shape == learner.serving_parameters().shape == shape
-    assert learner.parameters().dtype == learner.serving_parameters().dtype == np.float32
+
+
+@every_task
+@every_theta
+def test_going_on_from_parameters_is_going_on_from_them(name: str, task: str) -> None:
+    learner, other = taught(name, task), taught(name, task, 3)
+    theta = other.parameters()
+    before = said_by(learner, task)
+    learner.set_parameters(theta)
+    assert said_by(learner, task) != before
+    assert learner.parameters().tobytes() == theta.tobytes()
+    learner.learn(*batch_of(task, seed=98))
+    assert learner.parameters().tobytes() != theta.tobytes() == other.parameters().tobytes()
+    assert learner.parameters().shape == theta.shape
+    assert {a.dtype for a in (theta, learner.serving_parameters())} == {np.dtype(np.float32)}
 
 
 @every_task
@@ -272,12 +331,12 @@ def test_a_reference_pulls_and_can_be_released(name: str, task: str) -> None:
     free, pulled, released = (taught(name, task) for _ in range(3))
     reference = np.full_like(free.parameters(), 3.0)
     for learner in (pulled, released):
-        learner.half_life_events = 16.0
+        learner.half_life_events = 32.0
         learner.set_reference(reference)
     assert np.array_equal(reference, np.full_like(reference, 3.0))
     released.set_reference(None)
     for learner in (free, pulled, released):
-        learner.learn(*batch_of(task, seed=99))
+        learner.learn(*batch_of(task, rows=32, seed=99))
     distance = np.linalg.norm(free.parameters() - reference)
     assert np.linalg.norm(pulled.parameters() - reference) == pytest.approx(distance / 2, rel=0.05)
     assert np.array_equal(released.parameters(), free.parameters())

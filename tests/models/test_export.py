@@ -41,7 +41,7 @@ def spec_of(
             categorical={f"c{i}": Categorical(size=5 + i, dim=d) for i, d in enumerate(dims)},
             rates=Rates(half_lives_s=(60.0, 3600.0), keys=keys) if rates else Rates(),
         ),
-        learner=Learner(hidden=hidden, network=network),  # type: ignore[arg-type]
+        learner=Learner(kind="torch", hidden=hidden, network=network),  # type: ignore[arg-type]
     )
 
 
@@ -135,7 +135,9 @@ def test_scores_equal_a_plain_forward_pass(spec: ModelSpec, rows: int) -> None:
 @pytest.mark.parametrize("class_weights", ["none", "balanced"])
 def test_scores_equal_those_of_the_learner(task: str, network: Any, class_weights: Any) -> None:
     """What is served is what the worker answers, whatever was folded into the parameters."""
-    network = Learner(hidden=(8,), network=network, class_weights="none" if task == "regression" else class_weights)
+    network = Learner(
+        kind="torch", hidden=(8,), network=network, class_weights="none" if task == "regression" else class_weights
+    )
     spec, rng = msgspec.structs.replace(spec_of(task), learner=network), np.random.default_rng(1)
     learner, encoder = TorchLearner(spec), FeatureEncoder(spec)
     columns = dense_columns(spec)

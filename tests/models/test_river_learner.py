@@ -8,9 +8,10 @@ import pytest
 from river import base
 
 from models import estimators, learners, pickles
+from models.direct import Direct
 from models.features import FeatureEncoder
 from models.learner import Floats, Ints
-from models.river_learner import Direct, RiverLearner
+from models.river_learner import RiverLearner
 from models.shapes import dense_columns
 from models.spec import Blend, Categorical, Features, Label, Learner, ModelSpec, Numeric, Rates, SpecError, Stage
 from models.torch_learner import TorchLearner
@@ -168,7 +169,9 @@ def test_direct_answers_raw_rows_as_the_learner_answers_standardised_ones() -> N
 
 def test_each_kind_is_made() -> None:
     assert isinstance(learners.make(spec_of(estimator=TREE)), RiverLearner)
-    torch = learners.make(msgspec.structs.replace(spec_of(estimator=TREE), learner=Learner()), learning_rate=0.5)
+    torch = learners.make(
+        msgspec.structs.replace(spec_of(estimator=TREE), learner=Learner(kind="torch")), learning_rate=0.5
+    )
     assert isinstance(torch, TorchLearner)
     assert torch.learning_rate == 0.5
     with pytest.raises(SpecError, match=r"learner: river\.linear_model\.LogisticRegression fails on rows"):

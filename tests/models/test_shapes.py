@@ -28,7 +28,7 @@ def spec_of(task: str = "binary", network: str = "mlp", hidden: tuple[int, ...] 
             categorical={"c": Categorical(size=8, dim=3), "d": Categorical(size=4, dim=1)},
             rates=Rates(half_lives_s=(1.0, 2.0), keys=((), ("c",), ("c", "d"))),
         ),
-        learner=Learner(network=network, hidden=hidden),  # type: ignore[arg-type]
+        learner=Learner(kind="torch", network=network, hidden=hidden),  # type: ignore[arg-type]
     )
 
 

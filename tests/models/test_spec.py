@@ -6,9 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from models.experts.mixture import TIERS
 from models.spec import (
+    UNITS,
     Categorical,
     Label,
+    Learner,
     ModelSpec,
     Numeric,
     SpecError,
@@ -55,8 +58,8 @@ keys = [
     ["carrier", "origin"],
 ]
 slots = 2048
-
 [learner]
+kind = "torch"
 hidden = [64, 32]
 
 [optimiser]
@@ -159,7 +162,7 @@ WRONG_VALUES = [
     (
         "[learner]",
         '[drift]\ninputs = ["temp", "carier"]\n[learner]',
-        'line 30: drift.inputs is "carier", wanted names of features, such as carrier',
+        'line 29: drift.inputs is "carier", wanted names of features, such as carrier',
     ),
     ("[learner]", '[drift]\ninputs = ["temp", "temp"]\n[learner]', 'drift.inputs is ["temp", "temp"], wanted every'),
     (
@@ -201,7 +204,7 @@ WRONG_VALUES = [
     (
         "[learner]",
         "[blend]\nremembered = 17\n[learner]",
-        "line 30: blend.remembered is 17, wanted a whole number from 0",
+        "line 29: blend.remembered is 17, wanted a whole number from 0",
     ),
     ("[64, 32]", "[64, 0]", "line 30: learner.hidden is 0, wanted a whole number from 1 to 65536"),
     ("[64, 32]", "64", "line 30: learner.hidden is 64, wanted a list, each a whole number"),
@@ -332,7 +335,7 @@ def test_long_values_are_cut() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("[learner]", f"[learner]\nseed = {ENDLESS}", "line 30: learner.seed is too long to show, wanted a whole"),
+        ("[learner]", f"[learner]\nseed = {ENDLESS}", "line 29: learner.seed is too long to show, wanted a whole"),
         ("[64, 32]", f"[{ENDLESS}]", "line 30: learner.hidden is too long to show, wanted a whole number from 1"),
         ('["no", "yes"]', f"[0, {ENDLESS}]", "line 6: label.classes is too long to show, wanted whole numbers of"),
         ("wait_s = 3600", f"wait_s = {ENDLESS}", "line 7: label.wait_s is too long to show, wanted a number"),
@@ -373,7 +376,7 @@ def test_what_no_machine_holds_is_refused(old: str, new: str, message: str) -> N
 def test_the_largest_network_is_counted_to_the_last_parameter() -> None:
     """48,000,000 in the table; 34 to a unit (32 weights in, one out, its bias), and the last bias."""
     text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.numeric]\na = {}\nb = {}\nc = {}\nd = {}\n'
-    text += "[features.categorical]\ne = { size = 2000000, dim = 24 }\n[learner]\nhidden = "
+    text += '[features.categorical]\ne = { size = 2000000, dim = 24 }\n[learner]\nkind = "torch"\nhidden = '
     assert parse_spec(f"{text}[58823]", "").learner.hidden == (58823,)
     assert "features.categorical has 48000000 (size * dim), the layers have 2000017" in problem(f"{text}[58824]")
 
@@ -383,14 +386,14 @@ def test_a_linear_network_may_be_too_large_too() -> None:
     table = "size = 2, dim = 4096"
     tables = "\n".join(f"f{i} = {{ {table} }}" for i in range(13))
     text = f'name = "a"\ntask = "multiclass"\nlabel.name = "y"\nlabel.classes = [{classes}]\n'
-    text += f'[features.categorical]\n{tables}\n[learner]\nnetwork = "linear"\n'
-    assert '20: learner.network is "linear", wanted at most 50000000 parameters in all' in problem(text)
+    text += f'[features.categorical]\n{tables}\n[learner]\nkind = "torch"\nnetwork = "linear"\n'
+    assert '21: learner.network is "linear", wanted at most 50000000 parameters in all' in problem(text)
 
 
 def test_values_have_no_classes_to_balance() -> None:
     text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.numeric]\na = {}\n'
-    assert problem(f'{text}[learner]\nclass_weights = "balanced"\n') == (
-        'model.toml line 7: learner.class_weights is "balanced", wanted none for task regression'
+    assert problem(f'{text}[learner]\nkind = "torch"\nclass_weights = "balanced"\n') == (
+        'model.toml line 8: learner.class_weights is "balanced", wanted none for task regression'
     )
 
 
@@ -533,6 +536,84 @@ def test_the_signature_never_moves() -> None:
     """Written in every announcement: a change of it would orphan all heads."""
     features = msgspec.structs.replace(spec_of().features, numeric={"a": Numeric()})
     assert signature(spec_of(features=features)) == "28fe8f1cfa9cbd5c"
+    assert signature(spec_of(features=features, learner=Learner())) == "7c5b1354a460d6cc"
+
+
+# The mixture --------------------------------------------------------------------------------------
+
+MIXTURE = TEXT.replace('kind = "torch"\nhidden = [64, 32]', 'kind = "mixture"')
+
+
+def test_a_mixture_is_what_learns_unless_the_spec_says_otherwise() -> None:
+    spec = parse_spec(MIXTURE.replace('kind = "mixture"', ""), "model.toml")
+    assert spec == parse_spec(MIXTURE, "model.toml")
+    assert (spec.learner.kind, spec.learner.tier, spec.variants) == ("mixture", "standard", ())
+
+
+def test_int8_is_made_of_networks_unless_the_spec_says_otherwise() -> None:
+    assert spec_of().variants == ("int8",)
+    assert parse_spec(f"{TEXT}[compression]\nkinds = []", "").variants == ()
+    assert parse_spec(f"{MIXTURE}[compression]\nkinds = []", "").variants == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ('network = "linear"', 'line 30: learner.network is "linear", wanted none for learner.kind mixture: networks'),
+        ("hidden = [8]", "line 30: learner.hidden is [8], wanted none for learner.kind mixture: networks are of kind"),
+        (
+            'class_weights = "balanced"',
+            'line 30: learner.class_weights is "balanced", wanted none for learner.kind mixture; a record\'s weight',
+        ),
+        ('tier = "huge"', 'line 30: learner.tier is "huge", wanted one of fast, standard, full'),
+        (
+            '[blend]\nkind = "explicit"',
+            'line 31: blend.kind is "explicit", wanted proximal or none for learner.kind mix',
+        ),
+        (
+            '[blend]\nkind = "literal"',
+            'line 31: blend.kind is "literal", wanted proximal or none for learner.kind mixt',
+        ),
+        (
+            '[compression]\nkinds = ["int8"]',
+            'line 31: compression.kinds is ["int8"], wanted [] for learner.kind mixture, which has no graph',
+        ),
+        ("estimator = 'x'", 'line 30: learner.estimator is "x", wanted none for learner.kind mixture'),
+    ],
+)
+def test_what_a_mixture_does_not_take_is_refused(more: str, message: str) -> None:
+    text = problem(MIXTURE.replace('kind = "mixture"', f'kind = "mixture"\n{more}'))
+    assert text.startswith(f"model.toml {message}")
+
+
+def test_networks_and_estimators_do_not_take_each_others_settings() -> None:
+    text = problem(RIVER.replace('kind = "river"', 'kind = "river"\nhidden = [8]'))
+    assert 'learner.hidden is [8], wanted none for learner.kind river: networks are of kind = "torch"' in text
+
+
+def test_what_a_mixtures_nets_cannot_hold_is_refused() -> None:
+    """A code costs each hidden unit a weight; ``dim`` is for networks."""
+    for tier, most in (("fast", 781_250), ("standard", 156_250), ("full", 65_104)):
+        text = 'name = "a"\ntask = "regression"\nlabel.name = "y"\n[features.categorical]\n'
+        text += f'a = {{ size = 2 }}\nb = {{ size = SIZE, dim = 4096 }}\n[learner]\ntier = "{tier}"\n'
+        assert parse_spec(text.replace("SIZE", f"{most - 2}"), "").learner.tier == tier
+        assert problem(text.replace("SIZE", f"{most - 1}")) == (
+            f"model.toml line 6: features.categorical.b.size is {most - 1}, wanted at most {most} in all for tier "
+            f"{tier}: the sizes make it {most + 1}"
+        )
+
+
+def test_the_units_are_those_of_the_tiers() -> None:
+    for tier, made in TIERS.items():
+        assert UNITS[tier] == made.hidden * (len(made.nets) + len(made.slow_nets))
+
+
+def test_the_tier_is_part_of_what_a_mixture_is() -> None:
+    standard = parse_spec(MIXTURE, "")
+    fast = parse_spec(MIXTURE.replace('kind = "mixture"', 'kind = "mixture"\ntier = "fast"'), "")
+    assert signature(fast) != signature(standard)
+    assert fit_problem(fast, standard) == "learner.tier: head has standard, spec has fast"
+    assert fit_problem(standard, spec_of()).startswith("learner.kind: head has torch, spec has mixture; learner.net")
 
 
 # River --------------------------------------------------------------------------------------------
@@ -588,7 +669,8 @@ def test_a_river_estimator_or_pipeline_is_read() -> None:
         ),
         (f'estimator = "{TREE}"', "", 'learner.estimator is "", wanted either it or learner.pipeline for learner.kind'),
         ("settings =", "pipeline = [{estimator = 'x'}]\nsettings =", 'learner.estimator is "river.tree.HoeffdingAdapt'),
-        ('kind = "river"', "", f'learner.estimator is "{TREE}", wanted none for learner.kind torch'),
+        ('kind = "river"', "", f'learner.estimator is "{TREE}", wanted none for learner.kind mixture'),
+        ('kind = "river"', 'kind = "torch"', f'learner.estimator is "{TREE}", wanted none for learner.kind torch'),
         ('kind = "river"', 'kind = "river"\nclass_weights = "balanced"', 'learner.class_weights is "balanced", wanted'),
         (
             TREE,

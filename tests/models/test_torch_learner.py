@@ -34,7 +34,7 @@ def spec_of(task: str = "binary", **changes: Any) -> ModelSpec:
             numeric={"a": Numeric(), "b": Numeric()},
             categorical={"c": Categorical(size=5, dim=2), "weight": Categorical(size=4, dim=1)},
         ),
-        "learner": Learner(hidden=(6, 5)),
+        "learner": Learner(kind="torch", hidden=(6, 5)),
         "optimiser": Optimiser(learning_rate=0.01),
     }
     return ModelSpec(**fields | changes)
@@ -91,7 +91,7 @@ def plain_scores(spec: ModelSpec, theta: Floats, x: Floats, categories: Ints) ->
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("network", NETWORKS)
 def test_predictions_are_what_numpy_says(task: str, network: Any) -> None:
-    spec = spec_of(task, learner=Learner(network=network, hidden=(6, 5)))
+    spec = spec_of(task, learner=Learner(kind="torch", network=network, hidden=(6, 5)))
     learner = learned(spec)
     x, categories, _ = batch_of(task, 50, seed=99)
     wanted = plain_scores(spec, learner.serving_parameters(), x, categories)
@@ -150,7 +150,7 @@ def test_one_step_of_sgd_is_what_the_gradient_says() -> None:
 @pytest.mark.parametrize(("task", "first"), [("binary", 0.5), ("multiclass", 1 / 3), ("regression", 0.0)])
 def test_the_first_answer_is_neutral(task: str, first: float, network: Any) -> None:
     """Whatever a feature is called: 'weight' must not pass for a layer's."""
-    learner = TorchLearner(spec_of(task, learner=Learner(network=network, hidden=(6,))))
+    learner = TorchLearner(spec_of(task, learner=Learner(kind="torch", network=network, hidden=(6,))))
     x, categories, _ = batch_of()
     assert learner.predict(x, categories) == pytest.approx(first)
 
@@ -350,7 +350,7 @@ def rare_of(task: str, rows: int, seed: int) -> Batch:
 
 
 def of_rare(task: str, class_weights: Any, batches: int = 400) -> TorchLearner:
-    learner = TorchLearner(spec_of(task, learner=Learner(network="linear", class_weights=class_weights)))
+    learner = TorchLearner(spec_of(task, learner=Learner(kind="torch", network="linear", class_weights=class_weights)))
     for i in range(batches):
         learner.learn(*rare_of(task, 32, i))
     return learner
@@ -363,7 +363,7 @@ def test_balanced_classes_weigh_inversely_to_their_counts_up_to_the_cap(task: st
         np.bincount(rare_of(task, 32, i)[2].astype(int), minlength=len(weights)) for i in range(50)
     )
     assert weights == pytest.approx(counts.sum() / len(counts) / counts, rel=0.1)
-    learner = TorchLearner(spec_of(task, learner=Learner(network="linear", class_weights="balanced")))
+    learner = TorchLearner(spec_of(task, learner=Learner(kind="torch", network="linear", class_weights="balanced")))
     x, categories, target = batch_of(task, 500)
     target[:] = 0.0
     learner.learn(x, categories, target)
@@ -388,7 +388,7 @@ def test_balanced_learning_answers_better_from_the_first_labels_on(task: str, op
     """By log-loss, said before learning: how rare a class is need not be learned."""
     losses_of = {}
     for class_weights in ("balanced", "none"):
-        network: Any = Learner(hidden=(16,), class_weights=class_weights)  # type: ignore[arg-type]
+        network: Any = Learner(kind="torch", hidden=(16,), class_weights=class_weights)  # type: ignore[arg-type]
         spec = spec_of(task, learner=network, optimiser=Optimiser(name=optimiser, learning_rate=rate))
         learner, loss = TorchLearner(spec), 0.0
         for i in range(100):
@@ -414,7 +414,7 @@ def test_weights_and_class_weights_multiply() -> None:
     """An example's weight of 1 / w_c undoes its class's."""
     sgd = Optimiser(name="sgd", learning_rate=0.1)
     plain = TorchLearner(spec_of(optimiser=sgd))
-    both = TorchLearner(spec_of(optimiser=sgd, learner=Learner(hidden=(6, 5), class_weights="balanced")))
+    both = TorchLearner(spec_of(optimiser=sgd, learner=Learner(kind="torch", hidden=(6, 5), class_weights="balanced")))
     batch = rare_of("binary", 64, 5)
     counts = 1 + np.bincount(batch[2].astype(int), minlength=2)
     ours = counts.sum() / (2 * counts)
@@ -454,7 +454,7 @@ def test_no_rows_no_answers() -> None:
 
 
 def test_long_gradients_are_cut() -> None:
-    spec = spec_of(optimiser=Optimiser(name="sgd", learning_rate=1.0), learner=Learner(network="linear"))
+    spec = spec_of(optimiser=Optimiser(name="sgd", learning_rate=1.0), learner=Learner(kind="torch", network="linear"))
     learner, (x, categories, target) = TorchLearner(spec), batch_of()
     learner.learn(x * 1e6, categories, target)
     assert np.linalg.norm(learner.parameters() - TorchLearner(spec).parameters()) == pytest.approx(CLIP_NORM, rel=1e-4)
@@ -519,7 +519,7 @@ def test_what_can_be_separated_is_learned(task: str, network: Any, optimiser: An
     rate = {"sgd": 0.2, "asgd": 0.2, "adagrad": 0.1, "adadelta": 1.0}.get(optimiser, 0.02)
     spec = spec_of(
         task,
-        learner=Learner(network=network, hidden=(16,)),
+        learner=Learner(kind="torch", network=network, hidden=(16,)),
         optimiser=Optimiser(name=optimiser, learning_rate=rate),
     )
     learner = TorchLearner(spec)

@@ -299,7 +299,7 @@ def test_without_a_kind_nothing_is_quantised_and_the_process_waits_for_its_end(
         stop.set()
         running.join(10)
     assert not running.is_alive()
-    assert caplog.messages == ["compression.kinds is empty: nothing to do until the end"]
+    assert caplog.messages == ["the spec wants no compressed forms: nothing to do until the end"]
     assert (stage.asked, stage.decisions, len(stage.log.records)) == ([], [], 1)
 
 

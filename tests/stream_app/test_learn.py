@@ -48,7 +48,7 @@ def spec_of(task: str = "binary", **changes: Any) -> ModelSpec:
             categorical={"c": Categorical(size=8, dim=2)},
             rates=Rates(half_lives_s=(5.0, 50.0), keys=((), ("c",)), slots=16),
         ),
-        "learner": Learner(network="linear", batch_records=BATCH),
+        "learner": Learner(kind="torch", network="linear", batch_records=BATCH),
         "optimiser": Optimiser(learning_rate=0.05),
         "blend": Blend(half_life_events=50.0),
         "drift": DriftSpec(delta=0.05, inputs=("a", "c")),

@@ -56,7 +56,12 @@ run(
 
 @contextmanager
 def serving(
-    bootstrap_servers: str, name: str, *, limits: Limits = QUICK, reflect: bool = False
+    bootstrap_servers: str,
+    name: str,
+    *,
+    limits: Limits = QUICK,
+    reflect: bool = False,
+    registry_url: str | None = None,
 ) -> Iterator[StreamModelClient]:
     """A server in a thread, and a client of it."""
     ports: list[int] = []
@@ -68,7 +73,7 @@ def serving(
         await serve(
             bootstrap_servers=bootstrap_servers,
             topics=Topics.of(name),
-            registry_url=None,
+            registry_url=registry_url,
             listen="127.0.0.1:0",
             ready=ports.append,
             stop=event,

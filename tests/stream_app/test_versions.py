@@ -13,6 +13,7 @@ from models import learners
 from models.runtime import Session
 from models.snapshot import pack, unpack
 from models.spec import Blend, Learner, ModelSpec, signature, to_json
+from stream_app import artefacts
 from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.live import prepare
@@ -20,7 +21,6 @@ from stream_app.modellog import Announcement, Envelope, Fold
 from stream_app.registry import Registry
 from stream_app.versions import (
     FOLDER,
-    SERVING,
     SUFFIX,
     check_fit,
     newest_readable,
@@ -132,7 +132,7 @@ def test_a_river_estimator_travels_in_its_version_and_answers_itself(task: str, 
     core = river_core(task)
     play(core, stream(task))
     envelope, data = written_with_data(core, registry)
-    assert SERVING not in unpack(data)[0]
+    assert artefacts.SERVING not in unpack(data)[0]
     rows = [{"a": 1.0, "c": "p"}, {"a": -4.0, "b": 1e6, "c": 7}, {}]
     raw = core.encoder.raw_of(rows)
     dense = core.encoder.dense(raw, np.full(3, 2000.0))

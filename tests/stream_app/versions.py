@@ -51,7 +51,7 @@ def spec_of(name: str, task: str = "binary") -> ModelSpec:
             categorical={"carrier": Categorical(), "flight": Categorical()},
             rates=Rates(half_lives_s=(3600.0,), keys=((), ("carrier",)), slots=16),
         ),
-        learner=Learner(hidden=(4,)),
+        learner=Learner(kind="torch", hidden=(4,)),
     )
 
 
@@ -65,7 +65,7 @@ def onnx(spec: ModelSpec, score: float) -> bytes:
 
 def looking(spec: ModelSpec) -> bytes:
     """A graph that looks at ``distance`` and at the rates of ``carrier``, and at nothing else."""
-    spec = msgspec.structs.replace(spec, learner=Learner(network="linear"))
+    spec = msgspec.structs.replace(spec, learner=Learner(kind="torch", network="linear"))
     shapes = parameter_shapes(spec)
     theta = np.zeros(parameter_count(shapes), np.float32)
     weights = split(theta, shapes)["layer0.weight"]
