@@ -260,7 +260,7 @@ def test_the_median_is_where_half_of_the_weight_is_reached() -> None:
 def test_answers_are_probabilities_and_predicting_changes_nothing() -> None:
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.full(7, 0.1), (5, 200))
-    p[0, :, 3] = 1e-300
+    p[USUAL], p[1, :, 3] = rng.dirichlet(np.full(7, 5.0)), 1e-300
     mix = learned(p, rng.integers(0, 7, 200))
     before, (said, told) = mix.state(), mix.predict(p)
     assert_same(mix.state(), before)

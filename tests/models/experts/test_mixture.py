@@ -194,9 +194,9 @@ def test_a_new_class_begins_unlikely() -> None:
     after = mix.predict(asked.x, asked.categories)
     assert_probabilities(after, 3)
     assert after[:, 2].max() < 0.05
-    # Linear models and nets begin with a class unlikely, but not as unlikely as what is usual, which the mixing then
-    # takes for a hint; the old classes lose by it what those members told them apart by, and are a little nearer usual.
-    # To begin with less would cost more: models that step slowly would not find a class for thousands of rows.
+    # Linear models give a new class logit 0, nets -3: far more than what is usual, which a power above 1 makes nearly
+    # all of their answer. What they told the old classes apart by is lost until they have unlearned it, a few rows.
+    # To begin at -3 in linear models too keeps it, but slow ones would not find the class for thousands of rows.
     off = np.abs(after[:, :2] - before)
     assert off.max() < 0.1
     assert off.mean() < 0.01

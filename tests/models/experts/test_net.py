@@ -220,7 +220,7 @@ def test_a_slow_net_comes_back_from_rest_in_the_middle_of_a_step(stop: int) -> N
     rows, window, windows = stream(50), Window(200, 2, 1), Window(200, 2, 1)
     member, again = nets(codes=3, replays=2, every=8), nets(codes=3, replays=2, every=8)
     play(member, part(rows, 0, stop), window)
-    assert member.state()["slope_first"].any() == (stop % 8 != 0)
+    assert member.state()["slope_last"].any() == (stop % 8 != 0)
     again.load(member.state())
     windows.load(window.state())
     for one, its in ((member, window), (again, windows)):
@@ -229,11 +229,11 @@ def test_a_slow_net_comes_back_from_rest_in_the_middle_of_a_step(stop: int) -> N
 
 
 def test_a_code_forgotten_in_the_middle_of_a_step_is_as_one_never_met() -> None:
-    rows, member, window = stream(36), nets(codes=3, every=16), Window(200, 2, 1)
-    play(member, part(rows, 0, 20), window)
+    rows, member, window = stream(52), nets(codes=3, every=16), Window(200, 2, 1)
+    play(member, part(rows, 0, 36), window)
     assert all(member.state()[name][0, 4].any() for name in ("first", "mean_first", "square_first", "slope_first"))
     member.forget(np.array([1], np.int64))
-    others = part(rows, 20, 36)
+    others = part(rows, 36, 52)
     others.codes[others.codes == 1] = 2
     for after in (0, 16):
         play(member, part(others, 0, after), window)
@@ -243,17 +243,18 @@ def test_a_code_forgotten_in_the_middle_of_a_step_is_as_one_never_met() -> None:
 
 
 def test_growing_in_the_middle_of_a_step_keeps_its_slopes() -> None:
-    rows, member, grown = stream(40), nets(codes=3, every=16), nets(codes=3, every=16)
+    rows, member, grown = stream(60), nets(codes=3, every=16), nets(codes=3, every=16)
     window, wider = Window(200, 2, 1), Window(200, 4, 1)
-    play(member, part(rows, 0, 20), window)
-    play(grown, part(rows, 0, 20), Window(200, 2, 1))
+    play(member, part(rows, 0, 36), window)
+    play(grown, part(rows, 0, 36), Window(200, 2, 1))
     grown.grow(4, 2, 5)
     slopes = [one.state()["slope_first"][0] for one in (member, grown)]
     np.testing.assert_array_equal(slopes[1][[0, 1, 2, 5, 6, 7]], slopes[0])
     assert not slopes[1][[3, 4, 8, 9]].any()
-    wider.count = 20
+    assert slopes[0].any()
+    wider.count = 36
     wide = rows._replace(z=np.pad(rows.z, ((0, 0), (0, 2))))
-    found, wanted = play(grown, part(wide, 20, 40), wider), play(member, part(rows, 20, 40), window)
+    found, wanted = play(grown, part(wide, 36, 60), wider), play(member, part(rows, 36, 60), window)
     np.testing.assert_allclose(found, wanted, rtol=1e-5)
 
 
