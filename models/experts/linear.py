@@ -12,7 +12,7 @@ from models.experts.scores import HEAVIEST, slope_of, squash
 from models.experts.window import Rows, Window
 from models.snapshot import Arrays
 
-RATES = (0.02, 0.1, 0.5)
+RATES = (0.005, 0.02, 0.1, 0.5)
 """How much of its error a model mends on the row it erred on, were all columns at one deviation."""
 
 

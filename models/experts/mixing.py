@@ -10,8 +10,9 @@
     bias  (S, K)
     final (A,)        fixed share over the ways: the shares' mean, then each stack
     totals (M + A + 1,)  summed losses of members, ways and the whole: log-loss, or |error|
-
+    lateness (2,)     rows, and the mean of how many labels were learned between a row's answer and its label
     unit  (2,)        of values: typical absolute error of late (a median, tracked), and rows it is of
+
 What weighs is log-loss for classes and, for values, the absolute error in units of the typical one.
 """
 
@@ -33,18 +34,21 @@ SWITCH = 1e-3
 RATES = (0.02, 0.1)
 """Steps of the stacks, per member."""
 LATENESS_STEP = 0.002
+"""Part by which the mean lateness moves at least."""
 PATIENCE = 1.0
 """Labels late at which steps are half as long: mixing that follows the newest labels is wise only in hindsight."""
 STEADY = 20.0
 """Curvature to begin with: so sure is the power of 1."""
 SURE_KEEP = 0.5 ** (1 / 1000)
+"""What is kept at every row of the curvature, and of the noise."""
 LEAST_SURE, MOST_SURE = 0.05, 5.0
 FIRST_NOISE, MOST_NOISE = 0.01, 0.5
 SLOWEST = 0.02
 """Part by which the typical absolute error moves at least, toward its median."""
 SHARP = 0.5
+"""Nats that a typical error of a value costs."""
 DULL = 4.0
-"""Power of a value's loss: nats that one mean error costs."""
+"""Typical errors beyond which a larger one costs no more: a few mishaps must not depose the best member."""
 FAR = 1000.0
 """Typical errors from the first way beyond which a member's value moves a stack no further: one gone mad, as after
 an absurd label, would shift the whole by the little that every way always counts."""
