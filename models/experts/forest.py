@@ -51,7 +51,7 @@ def grow(
 ) -> tuple[int, int]:  # fmt: skip
     """Grow one tree over ``rows`` (indices into x (C, D), reordered in place); returns nodes and leaves used.
 
-    At each node ``tries`` columns that vary there are cut once, at random between their ends; the cut that
+    At each node ``tries`` columns that vary there (half as many as it has rows, if that is less) are cut once, at random between their ends; the cut that
     leaves the purest halves (Gini; variance for regression) stays.
     """
     columns, classes = x.shape[1], leaf.shape[1]
@@ -88,7 +88,7 @@ def grow(
                 pure = pure or total[k] >= weight
         best, best_gain, best_cut = -1, -1.0, np.float32(0.0)
         found, asked = 0, 0
-        while not pure and n >= SMALLEST and top + 2 <= DEEPEST and found < tries and asked < columns:
+        while not pure and n >= SMALLEST and top + 2 <= DEEPEST and found < min(tries, 1 + n // 2) and asked < columns:
             pick = asked + below(word, columns - asked)
             f = order[pick]
             order[pick] = order[asked]
