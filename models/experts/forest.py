@@ -51,8 +51,8 @@ def grow(
 ) -> tuple[int, int]:  # fmt: skip
     """Grow one tree over ``rows`` (indices into x (C, D), reordered in place); returns nodes and leaves used.
 
-    At each node ``tries`` columns that vary there (half as many as it has rows, if that is less) are cut once, at random between their ends; the cut that
-    leaves the purest halves (Gini; variance for regression) stays.
+    At each node some columns that vary there are cut once, at random between their ends: ``tries``, or half as many as
+    the node has rows if that is less. The cut that leaves the purest halves (Gini; variance for regression) stays.
     """
     columns, classes = x.shape[1], leaf.shape[1]
     stack = np.empty((DEEPEST, 3), np.int64)  # node, its first row, one after its last

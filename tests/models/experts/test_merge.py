@@ -353,6 +353,6 @@ def test_two_workers_are_nearly_as_right_as_one() -> None:
 
 
 def test_of_values_too() -> None:
-    rows = stream(4096, 1)
+    rows = stream(8192, 1)
     one, two = (np.abs(said(rows, 1, workers)[:, 0] - rows.target).mean() for workers in (1, 2))
     assert two < 1.1 * one
