@@ -46,6 +46,13 @@ def classes_at(row: F32, prior: F64, count: F64, mean: F64, pull: F64, seen: flo
 
 
 @compiled
+def predict_classes(z: F32, prior: F64, count: F64, mean: F64, pull: F64, seen: F64, out: F64) -> None:
+    """Shares of the classes at rows z (B, D): out (1, B, K)."""
+    for b in range(len(z)):
+        classes_at(z[b], prior[b], count, mean, pull, seen[0], out[0, b])
+
+
+@compiled
 def times(matrix: F64, vector: F64, out: F64) -> None:
     """out (D,) = symmetric matrix (D, D) @ vector (D,)."""
     out[:] = 0.0
@@ -118,8 +125,7 @@ class Discriminant:
         if self._wide:
             out[0] = rows.prior
             return
-        for b in range(len(rows.z)):
-            classes_at(rows.z[b], rows.prior[b], self._count, self._mean, self._pull, self._seen[0], out[0, b])
+        predict_classes(rows.z, rows.prior, self._count, self._mean, self._pull, self._seen, out)
 
     def learn(self, rows: Rows, window: Window, out: F64) -> None:
         if self._wide:

@@ -207,7 +207,10 @@ def median(values: F64, weights: F64) -> float:
 def mix_values(
     p: F64, b: int, share: F64, stack: F64, bias: F64, final: F64, unit_now: F64, offs: F64, ways: F64
 ) -> float:
-    """The ways (A,) and their mix, from members p (M, B, 1); stacks weigh distances offs (M,) from the first way."""
+    """The ways (A,) and their median, from members p (M, B, 1); stacks weigh distances offs (M,) from the first way.
+
+    A mean would let a stack that is far off, as one is in its first rows, shift the whole by its least weight.
+    """
     ways[0] = median(p[:, b, 0], share)
     reach = FAR * unit_now[0]
     for m in range(len(p)):
@@ -216,7 +219,7 @@ def mix_values(
         ways[1 + s] = ways[0] + bias[s, 0]
         for m in range(len(p)):
             ways[1 + s] += stack[s, m] * offs[m]
-    return float((final * ways).sum())
+    return median(ways, final)
 
 
 @compiled
