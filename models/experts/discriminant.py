@@ -29,7 +29,7 @@ RIDGE = 1.0
 
 
 @compiled
-def classes_at(row: F32, prior: F64, count: F64, mean: F64, pull: F64, seen: float, out: F64) -> None:
+def classes_at(row: F32, count: F64, mean: F64, pull: F64, seen: float, out: F64) -> None:
     """Shares of the classes at a row (D,): out (K,)."""
     classes = len(count)
     total = count.sum() + classes
@@ -46,10 +46,10 @@ def classes_at(row: F32, prior: F64, count: F64, mean: F64, pull: F64, seen: flo
 
 
 @compiled
-def predict_classes(z: F32, prior: F64, count: F64, mean: F64, pull: F64, seen: F64, out: F64) -> None:
+def predict_classes(z: F32, count: F64, mean: F64, pull: F64, seen: F64, out: F64) -> None:
     """Shares of the classes at rows z (B, D): out (1, B, K)."""
     for b in range(len(z)):
-        classes_at(z[b], prior[b], count, mean, pull, seen[0], out[0, b])
+        classes_at(z[b], count, mean, pull, seen[0], out[0, b])
 
 
 @compiled
@@ -75,14 +75,12 @@ def deflate(inverse: F64, gone: F64, shrink: float) -> None:
 
 
 @compiled
-def learn_classes(
-    z: F32, y: F32, w: F32, prior: F64, count: F64, mean: F64, pull: F64, inverse: F64, seen: F64, out: F64
-) -> None:
+def learn_classes(z: F32, y: F32, w: F32, count: F64, mean: F64, pull: F64, inverse: F64, seen: F64, out: F64) -> None:
     """Row by row: answer into out (1, B, K), then move the class's mean and the inverse."""
     columns, classes = mean.shape
     off, gone, column = np.empty(columns), np.empty(columns), np.empty(columns)
     for b in range(len(z)):
-        classes_at(z[b], prior[b], count, mean, pull, seen[0], out[0, b])
+        classes_at(z[b], count, mean, pull, seen[0], out[0, b])
         true, weight = int(y[b]), min(w[b], HEAVIEST)
         for d in range(columns):
             off[d] = z[b, d] - mean[d, true]
@@ -125,14 +123,14 @@ class Discriminant:
         if self._wide:
             out[0] = rows.prior
             return
-        predict_classes(rows.z, rows.prior, self._count, self._mean, self._pull, self._seen, out)
+        predict_classes(rows.z, self._count, self._mean, self._pull, self._seen, out)
 
     def learn(self, rows: Rows, window: Window, out: F64) -> None:
         if self._wide:
             out[0] = rows.prior
             return
         learn_classes(
-            rows.z, rows.y, rows.w, rows.prior, self._count, self._mean, self._pull, self._inverse, self._seen, out
+            rows.z, rows.y, rows.w, self._count, self._mean, self._pull, self._inverse, self._seen, out
         )  # fmt: skip
 
     def vectors(self) -> tuple[F32, ...]:
