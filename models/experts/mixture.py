@@ -150,7 +150,8 @@ class Mixture:
         self._categories = Categories(self._codes, self._classes)
         self._nets = [
             Nets(
-                tuple((rate * pace, replays) for rate, replays in settings),
+                settings,
+                pace=pace,
                 hidden=made.hidden,
                 window=made.replay_window,
                 codes=self._codes,

@@ -3,7 +3,8 @@
 D columns   H hidden units   K outputs   G nets   Q codes of all categorical features
 first  (G, 1 + D + Q, H): the bias, a row for each column, a row for each code
 last   (G, 1 + H, K)
-Adam's moments have the same shapes (Kingma & Ba 2015); a code's moments rest while it is not seen.
+Adam's moments have the same shapes (Kingma & Ba 2015), and so have slopes that wait for their step. Of nets that
+step at every row, a code's moments rest while it is not seen.
 """
 
 import math
@@ -164,6 +165,7 @@ class Nets:
 
     Args:
         settings: Adam's rate and the rows replayed with every row, of each net.
+        pace: what the rates are multiplied by; names keep the rates as they are given.
         every: rows to a step.
         hidden: H.
         window: rows back to which the past is replayed.
@@ -180,12 +182,13 @@ class Nets:
         classes: int,
         codes: int,
         seed: int,
+        pace: float = 1.0,
         every: int = 1,
     ) -> None:
         kind = "net" if every == 1 else "slow"
         self.names = tuple(f"{kind}_{rate:g}_{replays}" for rate, replays in settings)
         self._every = every
-        self._rates = np.array([rate for rate, _ in settings])
+        self._rates = np.array([rate * pace for rate, _ in settings])
         self._replays = np.array([replays for _, replays in settings], np.int64)
         self._window, self._seed = window, seed
         self._columns = 0

@@ -256,3 +256,17 @@ def test_it_is_served_whole() -> None:
     learner = taught()
     assert learner.serving_parameters().shape == (0,)
     assert learner.parameters().size > 0
+
+
+def test_rows_that_are_left_out_pull_nothing() -> None:
+    learner = taught(rows=2 * PULL_EVERY)
+    learner.set_reference(np.full_like(learner.parameters(), 3.0))
+    x, categories, target = batch_of("binary", PULL_EVERY, seed=2)
+    before = learner.parameters()
+    learner.learn(np.full_like(x, np.nan), categories, target)
+    assert np.array_equal(learner.parameters(), before)
+
+
+def test_members_keep_their_names_whatever_the_rate_is_tuned_to() -> None:
+    """A name is a label of a time series: a new one at every promotion would fill whoever stores them."""
+    assert fresh(learning_rate=0.00517).members().keys() == fresh().members().keys()
