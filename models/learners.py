@@ -34,3 +34,16 @@ def make(spec: ModelSpec, *, learning_rate: float | None = None, half_life_event
                 return RiverLearner(spec)
             except EstimatorError as error:
                 raise SpecError(f"learner: {error}") from error
+
+
+def warm(spec: ModelSpec) -> None:
+    """Have what the spec's learner learns with compiled; servers, which only answer, need not.
+
+    Raises:
+        SpecError: as ``make``.
+    """
+    make(spec)
+    if spec.learner.kind == "mixture":
+        from models.mixture_learner import compile_members
+
+        compile_members(spec.task == "regression")

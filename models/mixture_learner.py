@@ -18,10 +18,10 @@ from models.spec import ModelSpec
 
 PULL_EVERY = 32
 """Rows between two pulls, counted from the first ever learned: the same however rows come together."""
-_log = logging.getLogger(__name__)
-
 USUAL_RATE = 0.003
 """``optimiser.learning_rate`` at which the members have the rates of their tier; twice that doubles the nets'."""
+
+_log = logging.getLogger(__name__)
 
 
 class MixtureLearner:
@@ -36,7 +36,6 @@ class MixtureLearner:
     def __init__(
         self, spec: ModelSpec, *, learning_rate: float | None = None, half_life_events: float | None = None
     ) -> None:
-        compile_members(spec.task == "regression")
         self._task, self._pulled = spec.task, spec.blend.kind != "none"
         self.learning_rate = learning_rate or spec.optimiser.learning_rate
         self.half_life_events = half_life_events or spec.blend.half_life_events
@@ -75,10 +74,10 @@ class MixtureLearner:
         while at < len(target):
             end = at + PULL_EVERY - self._mixture.count % PULL_EVERY
             some = None if weights is None else weights[at:end]
-            then = None if told is None else told[at:end]
+            then, before = None if told is None else told[at:end], self._mixture.count
             self._mixture.learn(x[at:end], categories[at:end], target[at:end], some, then)
-            at = end
-            if self._reference is not None and self._pulled and self._mixture.count % PULL_EVERY == 0:
+            at, due = end, self._mixture.count > before and self._mixture.count % PULL_EVERY == 0
+            if due and self._pulled and self._reference is not None:
                 self._mixture.pull(self._reference, strength(self.half_life_events, PULL_EVERY))
         self.skipped_steps += int(self._mixture.skipped > skipped)
 
@@ -112,7 +111,7 @@ class MixtureLearner:
 
 @cache
 def compile_members(regression: bool) -> None:
-    """Have all that answers and learns compiled before the first row waits for it; a minute once a machine."""
+    """Have all that answers and learns compiled before the first record waits for it; a minute once a machine."""
     _log.info("compiling the mixture's members, or loading what was compiled here before")
     tiny = Mixture(task="regression" if regression else "classification", columns=1, classes=2, category_sizes=(2,))
     x, codes, y = np.zeros((2, 1), np.float32), np.zeros((2, 1), np.int64), np.array([0.0, 1.0], np.float32)

@@ -197,7 +197,7 @@ def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app.seed import Seeder
     from stream_app.topics import connect, create_topics
 
-    learners.make(spec)  # what no learner takes ends here, before there are topics
+    learners.warm(spec)  # what no learner takes ends here, before there are topics; and no record waits for a compiler
     connect(args.bootstrap_servers)
     use_one_thread()
     create_topics(
