@@ -11,6 +11,7 @@ import numpy as np
 
 from models.compiled import compiled
 from models.experts.arrays import F32, F64, widened
+from models.experts.scores import squash
 from models.experts.window import Rows, Window
 from models.snapshot import Arrays
 
@@ -43,15 +44,7 @@ def answer(row: F32, count: F64, mean: F64, precision: F64, base: F64, out: F64)
         for k in range(classes):
             off = v - mean[d, k]
             out[k] -= precision[d, k] * off * off
-    top = out[0]
-    for k in range(1, classes):
-        top = max(top, out[k])
-    total = 0.0
-    for k in range(classes):
-        out[k] = math.exp(out[k] - top)
-        total += out[k]
-    for k in range(classes):
-        out[k] /= total
+    squash(out)
 
 
 @compiled

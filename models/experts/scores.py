@@ -3,7 +3,7 @@
 import math
 
 from models.compiled import compiled
-from models.experts.arrays import F32
+from models.experts.arrays import F32, F64
 
 HUBER = 1.0
 """Deviations of the target beyond which an error pulls no harder (Huber 1964)."""
@@ -12,7 +12,7 @@ HEAVIEST = 10.0
 
 
 @compiled
-def squash(out: F32) -> None:
+def squash(out: F32 | F64) -> None:
     """Softmax in place of logits (K,); a value stays as it is."""
     classes = len(out)
     if classes == 1:
