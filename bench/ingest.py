@@ -33,8 +33,9 @@ from examples.flights.baseline import Baseline, consume
 from examples.flights.baseline import Event as BaselineEvent
 from examples.flights.data import Flight, load, stream
 from examples.flights.produce import produce
-from models.spec import ModelSpec, read_spec
-from models.torch_learner import TorchLearner, use_one_thread
+from models import learners
+from models.spec import Learner, ModelSpec, Optimiser, read_spec
+from models.torch_learner import use_one_thread
 from stream_app.broker import EmbeddedBroker
 from stream_app.events import Topics
 from stream_app.learn import Core
@@ -114,16 +115,24 @@ def _heads(servers: str, topic: str, ends: dict[int, int], worker: "subprocess.P
     raise RuntimeError(f"the worker (code {worker.poll()}) did not drain {ends} in {DRAIN_S:g} s")
 
 
-def in_memory(spec: ModelSpec, values: Sequence[bytes]) -> tuple[float, float]:
-    """Records per second of the bare core, and its AUC."""
+def _with_mixture(spec: ModelSpec, tier: Any) -> ModelSpec:
+    """The same features; what else the spec says of a network has no meaning for a mixture."""
+    learner = Learner(tier=tier, batch_records=spec.learner.batch_records)
+    compression = msgspec.structs.replace(spec.compression, kinds=None)
+    return msgspec.structs.replace(spec, learner=learner, optimiser=Optimiser(), compression=compression)
+
+
+def in_memory(spec: ModelSpec, values: Sequence[bytes]) -> tuple[float, dict[str, float]]:
+    """Records per second of the bare core, and its measures."""
+    learners.warm(spec)
     records = [Record(i, -1, value) for i, value in enumerate(values)]
-    core = Core(spec, TorchLearner(spec))
+    core = Core(spec, learners.make(spec))
     core.start({0: 0})
     started_s = time.perf_counter()
     for at in range(0, len(records), FETCH):
         encode_blocks(core.take(0, records[at : at + FETCH]).predictions, "none")
     seconds = time.perf_counter() - started_s
-    return len(records) / seconds, core.score.metrics()["auc"]
+    return len(records) / seconds, core.score.metrics()
 
 
 def faust_noop(servers: str, topic: str, records: int) -> float:
@@ -185,11 +194,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--flights", type=int, help="only so many (default: all 336,776)")
     parser.add_argument("--drains", type=int, default=3, help="backlogs drained; medians count (default: %(default)s)")
+    tiers = ("fast", "standard", "full")
+    parser.add_argument(
+        "--tier", choices=tiers, help="only the bare core in memory, learning with a mixture of this tier"
+    )
     options = parser.parse_args()
     use_one_thread()
     spec, flights = read_spec(str(SPEC)), load()[: options.flights]
     encode = msgspec.json.Encoder().encode
     values = [encode(record) for record in stream(flights)]
+    if options.tier:
+        per_s, metrics = in_memory(_with_mixture(spec, options.tier), values)
+        scores = {name: round(metrics[name], 4) for name in ("auc", "log_loss")}
+        print(json.dumps({"tier": options.tier, "records": len(values), "in_memory_per_s": round(per_s, 1)} | scores))
+        return
     peers = min(PEER_RECORDS, len(values))
     with tempfile.TemporaryDirectory() as name, broker(Path(name)) as (servers, kind):
         folder, drains = Path(name), list[Drain]()
@@ -199,7 +217,7 @@ def main() -> None:
         topic = Topics.of("ingest0").events
         noop = faust_noop(servers, topic, peers)
         from_kafka = river_kafka(servers, topic, peers)
-    memory, auc = in_memory(spec, values)
+    memory, metrics = in_memory(spec, values)
     river_memory = _river(iter(values), peers)
     vw = vw_memory(flights, peers)
     events = statistics.median(d.events_per_s for d in drains)
@@ -218,7 +236,7 @@ def main() -> None:
         "ratio_river_kafka": events / from_kafka,
         "ratio_vw_memory": events / vw,
     }
-    aucs = {"auc": statistics.median(d.auc for d in drains), "in_memory_auc": auc}
+    aucs = {"auc": statistics.median(d.auc for d in drains), "in_memory_auc": metrics["auc"]}
     rounded = {k: round(v, 1) for k, v in found.items()} | {k: round(v, 3) for k, v in (ratios | aucs).items()}
     print(json.dumps(rounded | {"records": len(values), "broker": kind}))
 
