@@ -28,6 +28,8 @@ FINITE = float(np.finfo(np.float64).max)
 CACHED_CODES = 100_000
 CACHED_CHARACTERS = 256
 """A longer value is hashed each time: anyone may send them, and remembered they would fill the memory."""
+SEPARATOR = "\x1f"
+"""Between the categories of a key."""
 
 
 class FeatureError(ValueError):
@@ -59,7 +61,7 @@ class _Codes(dict[object, int]):
         if len(self) > CACHED_CODES:
             self.clear()
             self[None] = 0
-        text = "\x1f".join(map(_text, value)) if isinstance(value, tuple) else str(value)
+        text = SEPARATOR.join(map(_text, value)) if isinstance(value, tuple) else str(value)
         code = 1 + zlib.crc32(text.encode()) % max(self._size - 1, 1)
         if len(text) <= CACHED_CHARACTERS:
             self[value] = code
