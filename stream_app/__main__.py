@@ -280,6 +280,7 @@ def _stop_on_signals() -> threading.Event:
 
 def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import serve
+    from stream_app.serving.limits import Limits
 
     serve.run(
         bootstrap_servers=args.bootstrap_servers,
@@ -288,7 +289,7 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
         listen=args.listen,
         share_port=args.share_port,
         reflect=args.reflection,
-        limits=serve.Limits(grace_s=args.drain_s),
+        limits=Limits(grace_s=args.drain_s),
     )
     return 0
 

@@ -23,7 +23,8 @@ from stream_app.broker import EmbeddedBroker, die_with_parent
 from stream_app.client import StreamModelClient
 from stream_app.errors import ServingError, SettingsError
 from stream_app.events import Topics
-from stream_app.serve import SERVICE, Limits, serve
+from stream_app.serve import SERVICE, serve
+from stream_app.serving.limits import Limits
 from stream_app.wire import stream_app_pb2 as pb
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 from tests.stream_app.versions import (
@@ -43,7 +44,8 @@ HEALTH = health_pb2.HealthCheckResponse.ServingStatus
 RUN = """
 import sys
 from stream_app.events import Topics
-from stream_app.serve import Limits, run
+from stream_app.serve import run
+from stream_app.serving.limits import Limits
 run(
     bootstrap_servers=sys.argv[1],
     topics=Topics.of(sys.argv[2]),

@@ -1,0 +1,87 @@
+"""What the live model is and says, as messages of our own service: live model, scores -> [messages] -> wire."""
+
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from models.spec import ModelSpec
+from stream_app.live import LiveModel, Scores
+from stream_app.modellog import Envelope, Variant
+from stream_app.wire import stream_app_pb2 as pb
+
+
+def predictions(spec: ModelSpec, scores: Scores) -> Iterator[pb.Prediction]:
+    """One per row of ``scores`` (B, K)."""
+    names = spec.score_names
+    for row in scores.tolist():
+        if spec.task == "regression":
+            yield pb.Prediction(value=row[0])
+            continue
+        shares = (1.0 - row[0], row[0]) if spec.task == "binary" else row
+        most = max(range(len(names)), key=shares.__getitem__)
+        yield pb.Prediction(scores=dict(zip(names, shares, strict=True)), label=names[most])
+
+
+def answered_by(live: LiveModel, log_age_s: float) -> pb.PredictResponse:
+    """A response that says what answers, without predictions yet."""
+    return pb.PredictResponse(
+        model=live.spec.name,
+        version=live.envelope.number,
+        version_id=live.envelope.id,
+        epoch=live.envelope.epoch,
+        variant=live.variant,
+        prior_only=live.prior_only,
+        staleness=_staleness(live.envelope, log_age_s),
+    )
+
+
+def version(envelope: Envelope) -> pb.Version:
+    return pb.Version(
+        number=envelope.number,
+        id=envelope.id,
+        epoch=envelope.epoch,
+        parent=envelope.parent or "",
+        created_s=envelope.created_s,
+    )
+
+
+def described(live: LiveModel, log_age_s: float) -> pb.GetModelResponse:
+    spec, envelope = live.spec, live.envelope
+    return pb.GetModelResponse(
+        model=spec.name,
+        task=spec.task,
+        label_name=spec.label.name,
+        classes=spec.score_names if spec.task != "regression" else (),
+        features=_features(spec),
+        version=version(envelope),
+        variant=live.variant,
+        prior_only=live.prior_only,
+        staleness=_staleness(envelope, log_age_s),
+        offsets=envelope.offsets,
+        labels=envelope.labels,
+        metrics=envelope.metrics,
+        hyper=pb.Hyper(**msgspec.structs.asdict(envelope.hyper)),
+        variants=[_variant(v) for v in live.variants],
+        importance=envelope.importance,
+        members=envelope.members,
+    )
+
+
+def _staleness(envelope: Envelope, log_age_s: float) -> pb.Staleness:
+    return pb.Staleness(version_age_s=version_age_s(envelope), log_age_s=log_age_s)
+
+
+def version_age_s(envelope: Envelope) -> float:
+    """Wall time since the version was made; hosts' clocks differ."""
+    return max(time.time() - envelope.created_s, 0.0)
+
+
+def _features(spec: ModelSpec) -> list[pb.Feature]:
+    numeric = [pb.Feature(name=n, kind="numeric") for n in spec.features.numeric]
+    return numeric + [pb.Feature(name=n, kind="categorical") for n in spec.features.categorical]
+
+
+def _variant(variant: Variant) -> pb.Variant:
+    names = pb.Variant.DESCRIPTOR.fields_by_name
+    return pb.Variant(**{name: getattr(variant, name) for name in names})

@@ -1,0 +1,92 @@
+"""Where every protocol takes the live model from: follower -> [Source] -> whoever answers or watches."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from stream_app.errors import ServingError
+from stream_app.live import LiveFollower, LiveModel
+from stream_app.serving.limits import Limits
+
+QUIET_S, QUIET_AT_MOST_S = 0.05, 1.0
+"""While it drains: without a call for the first it stops, after the second in any case."""
+
+
+class Source:
+    """The live model, its changes, and whether the server is ending; for one event loop.
+
+    Args:
+        follower: gives the live model.
+        limits: how many may watch.
+    """
+
+    def __init__(self, follower: LiveFollower, limits: Limits) -> None:
+        self._follower, self._limits = follower, limits
+        self._changed = asyncio.Event()  # replaced at every change
+        self._watchers = self._asked = 0
+        self.draining = False
+        """The server is ending: calls are refused."""
+
+    def live(self) -> LiveModel:
+        """What answers now; take it once per call.
+
+        Raises:
+            ServingError: UNAVAILABLE: no version is live yet, or the server is ending.
+        """
+        self._asked += 1
+        if self.draining:
+            raise ServingError("UNAVAILABLE", "this server is ending, ask another")
+        live = self._follower.live
+        if live is None:
+            text = f"no version of the model is live yet, waiting for {self._follower.waiting_for}"
+            raise ServingError("UNAVAILABLE", text)
+        return live
+
+    def log_age_s(self) -> float:
+        """Time since the broker last answered."""
+        return self._follower.log_age_s(time.monotonic())
+
+    async def watch(self) -> AsyncIterator[LiveModel]:
+        """The live model (waiting for the first, if need be), then every change, until the server drains.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED: as many watch already as may.
+        """
+        if self._watchers >= self._limits.watchers:
+            text = f"{self._watchers} streams watch already, which is the limit; try another server"
+            raise ServingError("RESOURCE_EXHAUSTED", text)
+        self._watchers += 1
+        try:
+            async for live in self._changes():
+                yield live
+        finally:
+            self._watchers -= 1
+
+    async def _changes(self) -> AsyncIterator[LiveModel]:
+        seen: tuple[int, str] | None = None
+        while not self.draining:
+            changed = self._changed  # taken before looking: a change in between is not missed
+            live = self._follower.live
+            if live is not None and (live.envelope.number, live.variant) != seen:
+                seen = (live.envelope.number, live.variant)
+                yield live
+            else:
+                await changed.wait()
+
+    def tell(self) -> None:
+        """Wake the watchers: the live model has changed."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def drain(self) -> None:
+        """End the watchers' streams, which would go on for ever, and refuse calls until none comes any more.
+
+        What gRPC has accepted and not handed over yet when the server stops, it cuts off with CANCELLED, which no
+        client tries again.
+        """
+        self.draining = True
+        self.tell()
+        seen, deadline_s = -1, time.monotonic() + QUIET_AT_MOST_S
+        while seen != self._asked and time.monotonic() < deadline_s:
+            seen = self._asked
+            await asyncio.sleep(QUIET_S)
