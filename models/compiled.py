@@ -21,3 +21,13 @@ def compiled(function: F) -> F:
     """Compile for the types it is first called with. Releases the GIL; equal inputs give equal bits."""
     compile_with = numba.njit(cache=True, nogil=True, fastmath=_REORDER, error_model="numpy")
     return cast(F, compile_with(function))
+
+
+def compiled_exactly(function: F) -> F:
+    """As ``compiled``, but each operation on floats is done as written, and rounded as IEEE 754 says.
+
+    It may not make arrays. In return it counts no references to those it is given: small functions that hand arrays
+    to one another are five times faster without (``_nrt`` is an option of numba, though not a documented one).
+    """
+    options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False}
+    return cast(F, numba.njit(**options)(function))
