@@ -13,7 +13,7 @@ PROTOS := $(wildcard protos/*.proto)
 WIRE := stream_app/wire
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check protos bench clean
+.PHONY: help setup demo test check clients protos bench clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,14 @@ check: $(STAMP)  ## lint, format, types, import contracts, generated code
 	diff -ru -x __init__.py -x __pycache__ "$$new" $(WIRE) && echo "$(WIRE) is current" || \
 	{ echo "$(WIRE) differs from protos/: run make protos" >&2; exit 1; }
 
+# Both want an older protobuf than ours, hence an environment of their own.
+CLIENTS := .venv-clients
+
+clients: $(STAMP)  ## ask a server with Triton's and KServe's own clients
+	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install -q $(PIP_FLAGS) 'tritonclient[grpc]==2.73.0' kserve==0.21.0
+	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest -q tests/clients
+
 protos: $(STAMP)  ## generate stream_app/wire from protos/
 	mkdir -p $(WIRE)
 	rm -f $(WIRE)/*_pb2*.py $(WIRE)/*_pb2*.pyi
@@ -64,5 +72,5 @@ bench: $(STAMP)  ## run every script in bench/; each prints one JSON object on i
 	done
 
 clean:  ## remove .venv and what the tools leave behind
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

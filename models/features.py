@@ -96,8 +96,12 @@ class FeatureEncoder:
         """Columns of rows whose values stand in spec order: numeric features, then categorical ones."""
         n, b = len(self.numeric_names), len(rows)
         numeric = np.array([r[:n] for r in rows], dtype=np.float64).reshape(b, n)
-        np.clip(numeric, -LARGEST, LARGEST, out=numeric)
-        columns = list(zip(*rows, strict=True))[n:] if rows else [()] * len(self._codes)
+        return self.raw_columns(numeric, list(zip(*rows, strict=True))[n:] if rows else [()] * len(self._codes))
+
+    def raw_columns(self, numeric: Times, columns: Sequence[Sequence[object]]) -> Raw:
+        """Columns of values in spec order: numeric features (B, N), NaN is missing, and C of B categories each."""
+        b = len(numeric)
+        numeric = np.clip(numeric, -LARGEST, LARGEST)
         codes = [[c[v] for v in col] for c, col in zip(self._codes, columns, strict=True)]
         categories = np.array(codes, dtype=np.int64).reshape(len(codes), b).T
         return Raw(numeric.astype(np.float32), categories, self._key_slots(columns, b))

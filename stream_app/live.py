@@ -47,6 +47,7 @@ _LONG_INTEGER = re.compile(r"-?[0-9]{16,300}")
 
 Scores = NDArray[np.float32]
 Codes = NDArray[np.int64]
+Times = NDArray[np.float64]
 Row = Mapping[str, object]
 
 _log = logging.getLogger(__name__)
@@ -79,8 +80,21 @@ class LiveModel:
         Raises:
             FeatureError: a name that the model does not have, or a value of the wrong type.
         """
-        scores = self.session.run(*self._columns(rows, times_s or [None] * len(rows)))
-        return self.encoder.priors(len(rows)) if self.prior_only else scores
+        return self._said(*self._columns(rows, times_s or [None] * len(rows)))
+
+    def predict_columns(self, numeric: Times, columns: Sequence[Sequence[object]], times_s: Times) -> Scores:
+        """The same of whole columns in spec order, each value sound: numeric features (B, N) and C categorical ones.
+
+        Args:
+            times_s: (B,); NaN is ``newest_s``.
+        """
+        raw = self.encoder.raw_columns(numeric, columns)
+        at_s = np.where(np.isnan(times_s), self.newest_s, times_s)
+        return self._said(self.encoder.dense(raw, at_s), raw.categories)
+
+    def _said(self, dense: Scores, categories: Codes) -> Scores:
+        scores = self.session.run(dense, categories)
+        return self.encoder.priors(len(dense)) if self.prior_only else scores
 
     def explain(self, row: Row, time_s: float | None = None, *, log_odds: bool = False) -> tuple[Explained, Scores]:
         """What moved a row's scores, and its dense columns (N + R,), recent rates included.

@@ -22,7 +22,9 @@ from stream_app.registry import Registry
 from stream_app.serving.answers import Answers
 from stream_app.serving.calls import Calls
 from stream_app.serving.limits import Limits
+from stream_app.serving.oip import OpenInference
 from stream_app.serving.source import Source
+from stream_app.wire import open_inference_pb2_grpc as oip_grpc
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 
 SERVICE = "stream_app.v1.StreamModel"
@@ -76,6 +78,7 @@ async def serve(
     source = Source(follower, limits)
     server = _server(limits, share_port)
     pb_grpc.add_StreamModelServicer_to_server(Answers(source, limits), server)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(source, limits), server)
     health_pb2_grpc.add_HealthServicer_to_server(healthiness, server)
     if reflect:
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME), server)

@@ -12,6 +12,11 @@ from stream_app.broker import EmbeddedBroker
 from tests.broker.apache_kafka import ApacheKafka
 
 _NO_KAFKA = "Apache Kafka tests SKIPPED: KAFKA_HOME is not set"
+NO_CLIENTS = "tests of Triton's and KServe's clients SKIPPED: CLIENTS_PYTHON is not set"
+_HINTS = {
+    _NO_KAFKA: "Set KAFKA_HOME to an Apache Kafka 4 distribution (Java 17+) to run them.",
+    NO_CLIENTS: "Run `make clients` to set their environment up and run them.",
+}
 
 
 use_one_thread()
@@ -55,8 +60,9 @@ def app_name() -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = terminalreporter.stats.get("skipped", [])
-    count = sum(_NO_KAFKA in str(report.longrepr) for report in skipped)
-    if count:
-        terminalreporter.section("WARNING", sep="!", red=True, bold=True)
-        terminalreporter.line(f"{_NO_KAFKA} ({count} tests)", red=True, bold=True)
-        terminalreporter.line("Set KAFKA_HOME to an Apache Kafka 4 distribution (Java 17+) to run them.", red=True)
+    for reason, hint in _HINTS.items():
+        count = sum(reason in str(report.longrepr) for report in skipped)
+        if count:
+            terminalreporter.section("WARNING", sep="!", red=True, bold=True)
+            terminalreporter.line(f"{reason} ({count} tests)", red=True, bold=True)
+            terminalreporter.line(hint, red=True)

@@ -16,9 +16,6 @@ from stream_app.serving.limits import Limits
 from stream_app.serving.source import Source
 from stream_app.wire import stream_app_pb2 as pb
 
-ROWS_AT_ONCE = 64
-"""Rows scored before other calls get their turn."""
-
 
 class Call(Protocol):
     """What a call may ask about itself; gRPC's context has it."""
@@ -43,10 +40,10 @@ class Answers:
         live = self._source.live()
         scoring.check(request, live.spec, self._limits)
         response = messages.answered_by(live, self._source.log_age_s())
-        for start in range(0, len(request.rows), ROWS_AT_ONCE):
+        for start in range(0, len(request.rows), scoring.ROWS_AT_ONCE):
             if start:
                 await asyncio.sleep(0)
-            rows = request.rows[start : start + ROWS_AT_ONCE]
+            rows = request.rows[start : start + scoring.ROWS_AT_ONCE]
             response.predictions.extend(messages.predictions(live.spec, scoring.score(live, rows, start)))
         if request.explain:
             for row, prediction in zip(request.rows, response.predictions, strict=True):

@@ -3,6 +3,7 @@
 B rows, K scores, F features
 """
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,9 +12,12 @@ import numpy as np
 from models.features import FeatureError
 from models.spec import ModelSpec
 from stream_app.errors import ServingError
-from stream_app.live import LiveModel, Scores
+from stream_app.live import LiveModel, Scores, Times
 from stream_app.serving.limits import Limits
 from stream_app.wire import stream_app_pb2 as pb
+
+ROWS_AT_ONCE = 64
+"""Rows scored before other calls get their turn."""
 
 
 def check(request: pb.PredictRequest, spec: ModelSpec, limits: Limits) -> None:
@@ -53,6 +57,19 @@ def score(live: LiveModel, rows: Sequence[pb.Row], start: int) -> Scores:
     except FeatureError as error:
         text = f"rows[{start + _first_wrong(live, values)}]: {error}"
         raise ServingError("INVALID_ARGUMENT", text) from error
+
+
+async def score_columns(
+    live: LiveModel, numeric: Times, categories: Sequence[Sequence[object]], times_s: Times
+) -> Scores:
+    """(B, K) of whole columns, as ``LiveModel.predict_columns``; other calls get their turn in between."""
+    parts = []
+    for start in range(0, len(numeric), ROWS_AT_ONCE):
+        if start:
+            await asyncio.sleep(0)
+        part = slice(start, start + ROWS_AT_ONCE)
+        parts.append(live.predict_columns(numeric[part], [c[part] for c in categories], times_s[part]))
+    return np.concatenate(parts)
 
 
 def explanation(live: LiveModel, row: pb.Row, unit: pb.Explain) -> pb.Explanation:

@@ -27,6 +27,11 @@ class Source:
         self.draining = False
         """The server is ending: calls are refused."""
 
+    @property
+    def ready(self) -> bool:
+        """Whether a version is live, and the server is not ending."""
+        return self._follower.live is not None and not self.draining
+
     def live(self) -> LiveModel:
         """What answers now; take it once per call.
 

@@ -21,8 +21,8 @@ from tests import streams
 from tests.line import Line
 from tests.stream_app import test_tasks
 from tests.stream_app.heads import status_of
+from tests.stream_app.servers import number, serving
 from tests.stream_app.test_learn import TASKS, Record, play, records_of, said_of, spec_of, stopped, stream
-from tests.stream_app.test_serve import number, serving
 from tests.stream_app.test_tune import EVERY_LABELS, EXAMPLES, decisions, drive
 from tests.stream_app.test_tune import Tuning as Running
 from tests.stream_app.versions import until

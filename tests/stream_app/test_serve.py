@@ -27,6 +27,7 @@ from stream_app.serve import SERVICE, serve
 from stream_app.serving.limits import Limits
 from stream_app.wire import stream_app_pb2 as pb
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
+from tests.stream_app.servers import number, serving
 from tests.stream_app.versions import (
     NOW_S,
     Writer,
@@ -39,7 +40,6 @@ from tests.stream_app.versions import (
     writing,
 )
 
-QUICK = Limits(notice_s=0.0, grace_s=1.0)
 HEALTH = health_pb2.HealthCheckResponse.ServingStatus
 RUN = """
 import sys
@@ -56,45 +56,6 @@ run(
 """
 
 
-@contextmanager
-def serving(
-    bootstrap_servers: str,
-    name: str,
-    *,
-    limits: Limits = QUICK,
-    reflect: bool = False,
-    registry_url: str | None = None,
-) -> Iterator[StreamModelClient]:
-    """A server in a thread, and a client of it."""
-    ports: list[int] = []
-    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def main() -> None:
-        event = asyncio.Event()
-        stop.append((asyncio.get_running_loop(), event))
-        await serve(
-            bootstrap_servers=bootstrap_servers,
-            topics=Topics.of(name),
-            registry_url=registry_url,
-            listen="127.0.0.1:0",
-            ready=ports.append,
-            stop=event,
-            reflect=reflect,
-            limits=limits,
-        )
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
-    thread.start()
-    until(lambda: ports)
-    with StreamModelClient(f"127.0.0.1:{ports[0]}", deadline_s=20.0) as client:
-        try:
-            yield client
-        finally:
-            loop, event = stop[0]
-            loop.call_soon_threadsafe(event.set)
-            thread.join()
-
-
 @pytest.fixture
 def writer(embedded: str, app_name: str) -> Iterator[Writer]:
     with writing(embedded, spec_of(app_name)) as made:
@@ -105,14 +66,6 @@ def writer(embedded: str, app_name: str) -> Iterator[Writer]:
 def client(embedded: str, app_name: str) -> Iterator[StreamModelClient]:
     with serving(embedded, app_name) as made:
         yield made
-
-
-def number(client: StreamModelClient) -> int:
-    """Of the live version; 0 before the first."""
-    try:
-        return client.model().version.number
-    except ServingError:
-        return 0
 
 
 def score(client: StreamModelClient) -> float:

@@ -1,0 +1,42 @@
+"""Clients that know nothing of us work unchanged: tritonclient and kserve, which want an older protobuf.
+
+They live in an environment of their own, which ``make clients`` sets up; CLIENTS_PYTHON names its Python.
+"""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stream_app.client import StreamModelClient
+from tests.conftest import NO_CLIENTS
+from tests.stream_app.servers import number, serving
+from tests.stream_app.versions import artefact, looking, spec_of, until, writing
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def python() -> str:
+    found = os.environ.get("CLIENTS_PYTHON")
+    if not found:
+        pytest.skip(NO_CLIENTS)
+    return found
+
+
+@pytest.fixture(scope="module")
+def client(embedded_broker, python: str) -> Iterator[StreamModelClient]:
+    servers = embedded_broker.bootstrap_servers
+    with writing(servers, spec_of("clients")) as writer, serving(servers, "clients") as made:
+        writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
+        until(lambda: number(made) == 1)
+        yield made
+
+
+@pytest.mark.parametrize("script", ["ask_triton.py", "ask_kserve.py"])
+def test_a_client_of_others_works_unchanged(script: str, python: str, client: StreamModelClient) -> None:
+    argv = [python, str(HERE / script), client.target, "clients"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
