@@ -14,6 +14,7 @@ from stream_app.modellog import (
     Envelope,
     Fold,
     LogRecord,
+    Route,
     decode_record,
     encode_record,
 )
@@ -99,7 +100,7 @@ class LogClient:
 
     def announce(
         self,
-        kind: Literal["version", "promotion", "epoch"],
+        kind: Literal["version", "promotion", "epoch", "adoption"],
         envelope: Envelope,
         data: bytes,
         *,
@@ -113,6 +114,8 @@ class LogClient:
                 parent_envelope=self.fold.head,
                 parent_at=self.fold.head_at,
                 inline=data if 0 < len(data) <= inline_bytes else None,
+                route=self.fold.route,
+                route_at=self.fold.route_at,
             )
         )
 
@@ -123,7 +126,6 @@ class LogClient:
             True if it is the head now; False if the log has moved on without it.
         """
         deadline = time.monotonic() + timeout_s
-        before = self.fold.head_at
         while time.monotonic() < deadline:
             at = self._try_append(wish)
             failpoints.reach("announced")
@@ -131,11 +133,28 @@ class LogClient:
                 self.poll(0.05)
             if self.head is not None and self.head.id == wish.envelope.id:
                 return True
-            if self.fold.head_at != before or at is not None:
+            if at is not None or not self.fold.counts(wish):
                 return False
         raise ModelLogError(f"version {wish.envelope.id} was not acknowledged in {timeout_s:g} s")
 
-    def _try_append(self, wish: Announcement) -> int | None:
+    def reroute(self, route: Route, timeout_s: float = 30.0) -> bool:
+        """Append a route behind the one read here, until the log shows what became of it; whether it counts.
+
+        Raises:
+            ModelLogError: it was not acknowledged.
+        """
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            at = self._try_append(route)
+            while at is not None and self.position() <= at and time.monotonic() < deadline:
+                self.poll(0.05)
+            if self.fold.route == route:
+                return True
+            if self.fold.route_at != route.after:
+                return False
+        raise ModelLogError(f"{self._topic}: the route was not acknowledged in {timeout_s:g} s")
+
+    def _try_append(self, wish: Announcement | Route) -> int | None:
         try:
             return self.append(wish)
         except kafka.errors.KafkaError:

@@ -98,8 +98,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
 class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag="announcement"):
     """A writer's wish that ``envelope`` be the head."""
 
-    kind: Literal["version", "promotion", "epoch"]
-    """version: learned on its parent. promotion: the tuner's challenger. epoch: restored, or begun anew."""
+    kind: Literal["version", "promotion", "epoch", "adoption"]
+    """version: learned on its parent. promotion: the tuner's challenger. epoch: restored, or begun anew.
+    adoption: what another version had learned, at the head's offsets: a rollback, or a canary that won."""
     envelope: Envelope
     parent_envelope: Envelope | None
     """The head that the writer read, whole, so that a trimmed log can be folded (rule 16)."""
@@ -107,6 +108,10 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag="announcement"
     """Offset where the writer read it; -1 for none."""
     inline: bytes | None = None
     """The artefact, if it is small."""
+    route: "Route | None" = None
+    """The route that counted when the writer last read, so that a trimmed log does not forget it."""
+    route_at: int = -1
+    """Its offset; -1 for none."""
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True, tag="variant"):
@@ -135,7 +140,46 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True, tag="variant"):
     inline: bytes | None = None
 
 
-LogRecord = Announcement | Variant
+class Challenger(msgspec.Struct, frozen=True, kw_only=True):
+    """A version that is held and tried beside the head, and what decides about it."""
+
+    envelope: Envelope
+    """Its artefact lies in the registry's folder of held versions."""
+    mode: Literal["canary", "shadow", "guard"]
+    """canary: answers a share of the calls. shadow: is asked beside the head, never answers. guard: a shadow of the
+    head that a canary has replaced; if it does better after all, it is taken up again."""
+    percent: float
+    """Share of the calls that a canary answers, 0 to 100; of a shadow, share of the calls that it is asked, too."""
+    key: str
+    """The feature whose value decides who answers, so that the same value always gets the same; "": chance."""
+    auto: bool
+    """Whether the judge takes it up, or withdraws it; else it only puts its finding on record."""
+    labels: int
+    """So many labels decide."""
+    margin: float
+    """Loss that it must win by."""
+    until_s: float
+    """Wall clock; undecided by then, it is withdrawn."""
+    offsets: dict[int, int]
+    """The head's when it began: labels from here on are counted."""
+    replay_from: dict[int, tuple[int, float]]
+    predictions_from: dict[int, int]
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, tag="route"):
+    """What servers answer with, if not with the head alone. It replaces the route before it, whole."""
+
+    after: int
+    """Offset of the route that its writer had read last, -1 for none: behind any other it does not count."""
+    pinned: Envelope | None = None
+    """What they answer with instead of the head; learning goes on."""
+    challenger: Challenger | None = None
+    reason: str = ""
+    by: str = ""
+    created_s: float
+
+
+LogRecord = Announcement | Variant | Route
 
 encode_record: Callable[[LogRecord], bytes] = msgspec.msgpack.Encoder().encode
 decode_record = msgspec.msgpack.Decoder(LogRecord).decode
@@ -164,6 +208,8 @@ class Fold:
         self.head_at = -1
         self.head_inline: bytes | None = None
         self.variants: dict[str, Variant] = {}
+        self.route: Route | None = None
+        self.route_at = -1
         self.history: deque[tuple[int, Envelope]] = deque(maxlen=HISTORY)
         """The newest counted versions, each with its offset in the log."""
         self.ignored = 0
@@ -178,12 +224,17 @@ class Fold:
                 self._unsure.append((at, record))
         if isinstance(record, Variant):
             return self._attach(at, record)
-        if not self._counts(record):
+        if isinstance(record, Route):
+            return self._reroute(at, record)
+        if not self.counts(record):
             self.ignored += 1
             return None
         # A log that had to begin anew goes on counting where the version it begins with was: servers never go back.
         number = self.head.number + 1 if self.head else max(1, record.envelope.number)
-        self.head = msgspec.structs.replace(record.envelope, number=number)
+        wish = record.envelope
+        if record.kind == "adoption" and self.head is not None:
+            wish = _adopted(wish, self.head)
+        self.head = msgspec.structs.replace(wish, number=number)
         self.head_at = at
         self.head_inline = record.inline
         self.variants = {}
@@ -197,15 +248,23 @@ class Fold:
         self.variants[variant.kind] = variant
         return Change(at, variant, self.head)
 
+    def _reroute(self, at: int, route: Route) -> Change | None:
+        if self.head is None or route.after != self.route_at:
+            self.ignored += 1
+            return None
+        self.route, self.route_at = route, at
+        return Change(at, route, self.head)
+
     def _adopt_parent(self, record: LogRecord) -> None:
         """A trimmed log begins in the middle: its first sure announcement says what the head was (rule 16).
 
         What came after that head is folded again: a promotion among it counts, whatever head its writer had read.
         """
-        if isinstance(record, Variant) or not record.parent_envelope or record.parent_at + 1 < self.log_start:
+        if not isinstance(record, Announcement) or not record.parent_envelope or record.parent_at + 1 < self.log_start:
             return
         self.head = record.parent_envelope
         self.head_at = record.parent_at
+        self.route, self.route_at = record.route, record.route_at
         self.history.append((self.head_at, self.head))
         later = [(at, r) for at, r in self._unsure if at > record.parent_at]
         self.ignored -= len(later)
@@ -213,7 +272,8 @@ class Fold:
         for at, earlier in later:
             self.apply(at, earlier)
 
-    def _counts(self, record: Announcement) -> bool:
+    def counts(self, record: Announcement) -> bool:
+        """Whether it would become the head if it were the next record."""
         wish, head = record.envelope, self.head
         if head is None:
             return wish.parent is None and self.log_start == 0
@@ -221,7 +281,25 @@ class Fold:
             return wish.parent == head.id and wish.epoch == head.epoch
         if record.kind == "epoch":
             return wish.parent == head.id and wish.epoch == head.epoch + 1
+        if record.kind == "adoption":
+            return wish.epoch == head.epoch + 1 and wish.signature == head.signature
         return wish.epoch == head.epoch + 1 and _not_beyond(wish.offsets, head.offsets)
+
+
+def _adopted(wish: Envelope, head: Envelope) -> Envelope:
+    """The parameters of ``wish`` at the head's place in the stream: the past is not learned a second time."""
+    return msgspec.structs.replace(
+        wish,
+        parent=head.id,
+        offsets=head.offsets,
+        replay_from=head.replay_from,
+        predictions_from=head.predictions_from,
+        topic_ids=head.topic_ids,
+        labels=head.labels,
+        ledger=head.ledger,
+        metrics=head.metrics,
+        classes=head.classes,
+    )
 
 
 def _not_beyond(wish: dict[int, int], head: dict[int, int]) -> bool:

@@ -60,7 +60,7 @@ class Seen:
         if isinstance(change.record, Announcement):
             anew = change.record.kind == "epoch"
             self._take_version(change.head, anew=anew, heard_s=heard_s)
-        else:
+        elif isinstance(change.record, Variant):
             self._take_variant(change.record)
 
     def decide(self, decision: Decision) -> None:

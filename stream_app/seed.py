@@ -12,7 +12,7 @@ import msgspec
 from models import learners
 from models.snapshot import Arrays
 from models.spec import ModelSpec, signature
-from stream_app import failpoints, replay, versions
+from stream_app import failpoints, replay, stored, versions
 from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core
@@ -57,7 +57,7 @@ class Seeder:
 
     def __init__(self, spec: ModelSpec, *, bootstrap_servers: str, registry: Registry, on_mismatch: OnMismatch) -> None:
         self.spec, self._registry, self._on_mismatch = spec, registry, on_mismatch
-        self._parts = Parts(registry, versions.FOLDER)
+        self._parts = Parts(registry, stored.FOLDER)
         self._topics = Topics.of(spec.name)
         self._bootstrap_servers = bootstrap_servers
         self._log = LogClient(bootstrap_servers, self._topics.models)
@@ -144,7 +144,7 @@ class Seeder:
             return versions.read_head(self._log.fold, self._registry)[0]
         except RegistryError as error:
             self._parts.forget()
-            found = versions.newest_readable(self._registry, signature(self.spec))
+            found = stored.newest_readable(self._registry, signature(self.spec))
             if found is None:
                 raise RegistryError(f"{error}; and the registry holds no version that can be read") from error
         return found[1] if self._restore(found[0]) else self._head_arrays()
@@ -169,7 +169,7 @@ class Seeder:
                 f"{self._topics.models} was trimmed past its head: it begins at offset {self._log.fold.log_start}, "
                 "and what is left does not say which version that was; delete the topic" + CHOICE
             )
-        found = versions.newest_readable(self._registry)
+        found = stored.newest_readable(self._registry)
         if found is not None and found[0].topic_ids == self._ids:
             self._announce("version", msgspec.structs.replace(found[0], parent=None), b"")
             return self._read_head()
@@ -311,13 +311,13 @@ class Seeder:
         if head is None or (head.id == checked and now_s - at_s < CHECK_HEAD_S):
             return False
         try:
-            versions.read_version(head, self._registry)
+            stored.read_version(head, self._registry)
         except RegistryError:
             inline = self._log.fold.head_inline
             if inline is None:
                 self._head_arrays()
                 return True
-            self._registry.write(versions.FOLDER, versions.SUFFIX, inline)  # the same content, so the same name
+            self._registry.write(stored.FOLDER, stored.SUFFIX, inline)  # the same content, so the same name
         self._checked = (head.id, now_s)
         return False
 

@@ -9,17 +9,15 @@ import numpy as np
 
 from models.export import to_onnx
 from models.scaler import Scaler
-from models.snapshot import Arrays, SnapshotError, pack, under, unpack
+from models.snapshot import Arrays, pack, under
 from models.spec import ModelSpec, SpecError, fit_problem, from_json, signature, to_json
 from stream_app import artefacts
 from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import ClassScore, Envelope, Fold, Hyper
-from stream_app.parts import Parts, joined
+from stream_app.parts import Parts
 from stream_app.registry import Registry
-
-FOLDER, SUFFIX = "versions", ".safetensors"
-
+from stream_app.stored import FOLDER, SUFFIX, unpacked
 
 IMPORTANCES = 50
 """So many features' importances travel in an envelope; each becomes a time series somewhere."""
@@ -139,7 +137,7 @@ def read_head(fold: Fold, registry: Registry) -> tuple[Arrays, dict[str, str]]:
     """
     head = fold.head
     assert head is not None
-    return _unpacked(head.artefact, artefacts.read(head, fold.head_inline, registry))
+    return unpacked(head.artefact, artefacts.read(head, fold.head_inline, registry))
 
 
 def unfit(spec: ModelSpec, fold: Fold, registry: Registry) -> str:
@@ -164,53 +162,3 @@ def check_fit(spec: ModelSpec, fold: Fold, registry: Registry) -> None:
     """
     if problem := unfit(spec, fold, registry):
         raise EpochError(f"the head of {spec.name!r} does not fit the spec: {problem}")
-
-
-def read_version(envelope: Envelope, registry: Registry) -> tuple[Arrays, dict[str, str]]:
-    """Any version's artefact from the registry; hash checked.
-
-    Raises:
-        RegistryError: it is gone, torn or tampered with.
-    """
-    return _unpacked(envelope.artefact, artefacts.read(envelope, None, registry))
-
-
-def newest_readable(registry: Registry, wanted: str | None = None) -> tuple[Envelope, Arrays] | None:
-    """The newest whole version that the registry itself holds (rule 18), of the ``wanted`` signature if given."""
-    best: tuple[Envelope, Arrays] | None = None
-    for path in reversed(registry.list(FOLDER)):
-        try:
-            envelope, arrays = self_described(registry, path)
-        except RegistryError:
-            continue
-        if wanted is not None and envelope.signature != wanted:
-            continue
-        if best is None or envelope.created_s > best[0].created_s:
-            best = envelope, arrays
-    return best
-
-
-def self_described(registry: Registry, path: str) -> tuple[Envelope, Arrays]:
-    """A version by its file alone: the name carries the hash, the file its envelope.
-
-    Raises:
-        RegistryError: it is torn, tampered with, or no version.
-    """
-    artefact, file = registry.read_named(path)
-    data = joined(registry, path, file)
-    arrays, texts = _unpacked(path, data)
-    try:
-        draft = msgspec.convert(json.loads(texts["envelope"]), Envelope, str_keys=True)
-    except (KeyError, ValueError) as error:
-        raise RegistryError(f"{path}: holds no envelope: {error}") from error
-    envelope = msgspec.structs.replace(
-        draft, id=artefact.id, artefact=path, sha256=artefact.sha256, size_bytes=len(data)
-    )
-    return envelope, arrays
-
-
-def _unpacked(path: str, data: bytes) -> tuple[Arrays, dict[str, str]]:
-    try:
-        return unpack(data)
-    except SnapshotError as error:
-        raise RegistryError(f"{path}: {error}") from error

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as arrays_of
 
 from models.snapshot import Arrays, pack, unpack
 from models.spec import Categorical, ModelSpec
-from stream_app import versions
+from stream_app import stored
 from stream_app.errors import RegistryError
 from stream_app.live import LiveFollower
 from stream_app.parts import GRACE_S, PART_BYTES, REUSE_S, SUFFIX, Contents, Part, Parts, cut, joined
@@ -459,7 +459,7 @@ def test_large_versions_reach_servers_and_successors_in_parts(large_line: Line) 
     successor = large_line.seeder().seed()
     assert successor.head == head
     assert pack(successor.core.state(), {}) == pack(seeded.core.state(), {})
-    found, _ = versions.self_described(registry, head.artefact)
+    found, _ = stored.self_described(registry, head.artefact)
     assert (found.id, found.size_bytes) == (head.id, head.size_bytes)
 
 
@@ -483,4 +483,4 @@ def test_a_head_with_a_torn_part_gives_way_to_a_version_without(large_line: Line
     mended, won = large_line.publish(seeder, again)
     assert won
     assert mended.ledger == head.ledger
-    versions.read_version(mended, large_line.registry)
+    stored.read_version(mended, large_line.registry)

@@ -19,17 +19,8 @@ from stream_app.learn import Core
 from stream_app.live import prepare
 from stream_app.modellog import Announcement, Envelope, Fold
 from stream_app.registry import Registry
-from stream_app.versions import (
-    FOLDER,
-    SUFFIX,
-    check_fit,
-    newest_readable,
-    read_head,
-    read_version,
-    self_described,
-    snapshot,
-    write,
-)
+from stream_app.stored import FOLDER, SUFFIX, newest_readable, read_version, self_described
+from stream_app.versions import check_fit, read_head, snapshot, write
 from tests.stream_app.test_learn import TASKS, core_of, play, spec_of, stream
 
 
