@@ -200,6 +200,20 @@ class Publish(msgspec.Struct, frozen=True, kw_only=True):
     has changed goes to the registry."""
 
 
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides about a version that is tried beside the head, and about each new version on a server."""
+
+    labels: int = 5_000
+    """So many labels decide between a canary (or a shadow) and the head."""
+    margin: float = 0.0
+    """Loss (log-loss; for regression the squared error) that the challenger must win by."""
+    most_s: float = 604_800.0
+    """Wall clock; undecided after so long, a challenger is withdrawn."""
+    check_budget: float = 0.5
+    """Loss (for regression as a share of the label's variance) that a version may have more than the one it replaces,
+    on the labelled rows that both can be asked about; worse, it is refused and the other goes on answering."""
+
+
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     task: Literal["binary", "multiclass", "regression"]
@@ -214,6 +228,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     compression: Compression = Compression()
     explain: Explain = Explain()
     publish: Publish = Publish()
+    traffic: Traffic = Traffic()
 
     @property
     def outputs(self) -> int:
@@ -492,6 +507,10 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "publish.every_s": (_TINY, LONGEST_S),
     "publish.keep": (2, 10**6),
     "publish.inline_bytes": (0, 900_000),
+    "traffic.labels": (1, 10**8),
+    "traffic.margin": (0.0, _HUGE),
+    "traffic.most_s": (_TINY, LONGEST_S),
+    "traffic.check_budget": (0.0, _HUGE),
 }
 _SIZE_LIMITS = (2, 2**24)
 """Of a hashed feature: row 0 is the missing value's, so one row would leave none."""

@@ -1,4 +1,4 @@
-"""The commands: stream-app worker | tuner | compressor | serve | monitor | lag | up."""
+"""The commands: stream-app worker | tuner | compressor | serve | monitor | lag | up, and those of ``operator``."""
 
 import argparse
 import logging
@@ -12,6 +12,7 @@ from functools import partial
 from importlib import metadata
 
 from models.spec import LONGEST_S, ModelSpec, SpecError, read_spec
+from stream_app import operator
 from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.registry import Registry
@@ -52,13 +53,15 @@ def build_parser() -> argparse.ArgumentParser:
         ("monitor", _monitor, "Prometheus endpoint and live view: lag, loss, drift, versions"),
         ("lag", _lag, "per partition: end offset, offset in the newest version, lag"),
         ("up", _up, "all of it on this machine, with an embedded broker if none is named"),
+        *operator.COMMANDS,
     ):
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(command=command, parser=sub)
         _common(sub, broker_required=name != "up")
         if name not in ("monitor", "lag"):
             _add_registry(sub)
-        _ADD.get(name, lambda _: None)(sub)
+        if add := (_ADD | operator.ADD).get(name):
+            add(sub)
     return parser
 
 

@@ -7,7 +7,9 @@
     │   ├── TopicError     a topic is missing, recreated, shorter than what the model has seen
     │   └── StuckError     lag is there and the position does not advance
     ├── ModelLogError      the models topic and the model do not fit together
-    │   └── EpochError     head and spec, or head and topics, differ: a new epoch must be chosen
+    │   ├── EpochError     head and spec, or head and topics, differ: a new epoch must be chosen
+    │   ├── VersionError   there is no such version, or what was asked for cannot be done with it
+    │   └── OvertakenError someone else's decision came first: look again
     ├── RegistryError      an artefact is missing, torn or tampered with
     └── ServingError       a request cannot be answered; carries the gRPC status by name
 
@@ -48,6 +50,14 @@ class ModelLogError(StreamAppError):
 
 class EpochError(ModelLogError):
     exit_code = 2
+
+
+class VersionError(ModelLogError):
+    exit_code = 2
+
+
+class OvertakenError(ModelLogError):
+    pass
 
 
 class RegistryError(StreamAppError):

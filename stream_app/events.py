@@ -37,7 +37,7 @@ class Topics(NamedTuple):
     models: str
     """Announcements of versions; one partition, its order is the lock; never compacted."""
     decisions: str
-    """Drift (of the error, of an input), tuning, promotion, quantisation: what was decided, and on what evidence."""
+    """Drift (of the error, of an input), tuning, promotion, quantisation, what people decided: with the evidence."""
 
     @classmethod
     def of(cls, name: str) -> "Topics":
@@ -48,7 +48,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One record of the decisions topic (JSON)."""
 
     kind: str
-    """drift | recalled | tuned | promoted | kept | quantised | reseeded"""
+    """drift | recalled | tuned | promoted | kept | quantised | reseeded | rolled_back | pinned | unpinned | imported |
+    canary | shadow | guard | withdrawn"""
     at_s: float
     """Wall clock, seconds since the epoch."""
     version: int

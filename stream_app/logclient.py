@@ -148,7 +148,7 @@ class LogClient:
             at = self._try_append(route)
             while at is not None and self.position() <= at and time.monotonic() < deadline:
                 self.poll(0.05)
-            if self.fold.route == route:
+            if self.fold.route and encode_record(self.fold.route) == encode_record(route):  # NaN equals no NaN
                 return True
             if self.fold.route_at != route.after:
                 return False

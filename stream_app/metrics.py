@@ -20,7 +20,10 @@ from stream_app.modellog import ClassScore, Variant
 from stream_app.status import Status
 
 DEFAULT_LISTEN = "127.0.0.1:9464"
-DECISION_KINDS = ("drift", "recalled", "tuned", "promoted", "kept", "quantised", "reseeded")
+DECISION_KINDS = (
+    *("drift", "recalled", "tuned", "promoted", "kept", "quantised", "reseeded"),
+    *("rolled_back", "pinned", "unpinned", "imported", "canary", "shadow", "guard", "withdrawn"),
+)
 """Shown from the start, at 0: a rate needs a first value."""
 
 Key = tuple[str, ...]

@@ -233,7 +233,7 @@ class Fold:
         number = self.head.number + 1 if self.head else max(1, record.envelope.number)
         wish = record.envelope
         if record.kind == "adoption" and self.head is not None:
-            wish = _adopted(wish, self.head)
+            wish = adopted(wish, self.head)
         self.head = msgspec.structs.replace(wish, number=number)
         self.head_at = at
         self.head_inline = record.inline
@@ -286,7 +286,7 @@ class Fold:
         return wish.epoch == head.epoch + 1 and _not_beyond(wish.offsets, head.offsets)
 
 
-def _adopted(wish: Envelope, head: Envelope) -> Envelope:
+def adopted(wish: Envelope, head: Envelope) -> Envelope:
     """The parameters of ``wish`` at the head's place in the stream: the past is not learned a second time."""
     return msgspec.structs.replace(
         wish,

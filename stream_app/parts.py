@@ -10,6 +10,7 @@ younger than ``GRACE_S`` until its own file can be seen, and from then on that f
 """
 
 import hashlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from itertools import pairwise
@@ -93,8 +94,12 @@ class Parts:
         self._places = {}
 
     def prune(self, *, keep: int, always: frozenset[str] = frozenset()) -> int:
-        """``Registry.prune``, but files that a kept version needs stay, and young ones."""
-        return self._registry.prune(self._folder, keep=keep, always=always, spare=self._needed)
+        """``Registry.prune``, but files that a kept version needs stay, young ones, and ever fewer of the old ones."""
+        return self._registry.prune(self._folder, keep=keep, always=always, spare=self._spared)
+
+    def _spared(self, ages_s: Mapping[str, float], kept: frozenset[str]) -> frozenset[str]:
+        old = ladder(ages_s)
+        return old | self._needed(ages_s, kept | old)
 
     def _needed(self, ages_s: Mapping[str, float], kept: frozenset[str]) -> frozenset[str]:
         files = {p: age_s for p, age_s in ages_s.items() if p.endswith(SUFFIX)}
@@ -108,6 +113,20 @@ class Parts:
     def _holders_of(self, path: str) -> tuple[str, ...]:
         known = self._holders.get(path)
         return known or _contents(path, self._registry.read_named(path).data).holders
+
+
+def ladder(ages_s: Mapping[str, float]) -> frozenset[str]:
+    """The oldest file between each power of two of seconds and the next, to roll back to.
+
+    As files grow older there is always one between a quarter of any age and four times that age, if files have come
+    at least once a second or so all along.
+    """
+    oldest: dict[int, str] = {}
+    for path, age_s in ages_s.items():
+        rung = math.frexp(age_s)[1]  # 2^(rung - 1) <= age_s < 2^rung
+        if age_s >= 1.0 and age_s >= ages_s.get(oldest.get(rung, ""), 0.0):
+            oldest[rung] = path
+    return frozenset(oldest.values())
 
 
 def cut(data: bytes) -> list[tuple[int, int]]:

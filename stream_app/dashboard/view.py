@@ -53,6 +53,8 @@ _STYLES = {
     "promoted": "bold green",
     "quantised": "magenta",
     "reseeded": "yellow",
+    "rolled_back": "bold yellow",
+    "pinned": "yellow",
 }
 
 Summary = Mapping[str, Any]

@@ -15,6 +15,7 @@ from stream_app.modellog import (
     Fold,
     Hyper,
     LogRecord,
+    Route,
     Variant,
     decode_record,
     encode_record,
@@ -208,6 +209,70 @@ def test_an_old_artefact_may_be_the_head_again_and_old_children_do_not_count_the
     assert head_id(folded(announce(A), announce(B), announce(again, "epoch"), announce(child))) == "y"
 
 
+# Adoptions -------------------------------------------------------------------------------------------
+
+
+def adoption(**changes: Any) -> Announcement:
+    return announce(envelope("o", A, **{"epoch": 2, "offsets": {0: 5, 1: 0}} | changes), "adoption")
+
+
+def test_an_adoption_stands_where_the_head_stands_whatever_came_in_between() -> None:
+    last = envelope("b", A, ledger={0: (9, 7)}, labels=9, metrics={"auc": 0.75}, topic_ids={"m.events": "u2"})
+    found = folded(announce(A), announce(last), adoption(hyper=Hyper(learning_rate=0.5, half_life_events=9.0)))
+    assert lineage(found) == [("a", 1), ("b", 2), ("o", 3)]
+    head = found.head
+    assert head is not None
+    assert (head.parent, head.epoch, head.hyper.learning_rate) == ("b", 2, 0.5)
+    for name in ("offsets", "replay_from", "predictions_from", "topic_ids", "labels", "ledger", "metrics", "classes"):
+        assert getattr(head, name) == getattr(last, name)
+
+
+def test_what_was_learned_beside_an_adoption_is_void() -> None:
+    assert head_id(folded(announce(A), announce(B), adoption(), announce(C))) == "o"
+
+
+@pytest.mark.parametrize("changes", [{"epoch": 1}, {"epoch": 3}, {"signature": "other"}])
+def test_an_adoption_raises_the_epoch_by_one_and_keeps_the_meaning(changes: dict[str, Any]) -> None:
+    assert head_id(folded(announce(A), announce(B), adoption(**changes))) == "b"
+    assert head_id(folded(adoption(**changes))) is None
+
+
+def test_the_first_of_two_adoptions_wins() -> None:
+    assert head_id(folded(announce(A), adoption(), adoption(id="q"), promotion())) == "o"
+
+
+# Routes ----------------------------------------------------------------------------------------------
+
+
+def route(after: int, **changes: Any) -> Route:
+    return Route(**{"after": after, "created_s": 1.0} | changes)
+
+
+def test_a_route_counts_only_behind_the_one_that_its_writer_had_read() -> None:
+    found = folded(announce(A), route(-1, reason="x"), announce(B), route(-1, reason="late"), route(1, reason="y"))
+    assert (found.route, found.route_at, found.ignored) == (route(1, reason="y"), 4, 1)
+    assert head_id(found) == "b"  # learning goes on
+
+
+def test_before_there_is_a_version_there_is_no_route() -> None:
+    found = folded(route(-1), announce(A))
+    assert (found.route, found.route_at, found.ignored) == (None, -1, 1)
+
+
+def test_a_trimmed_log_takes_its_route_from_the_first_sure_announcement() -> None:
+    pinned = route(-1, pinned=A)
+    log: list[tuple[int, LogRecord]] = [(0, announce(A)), (1, pinned)]
+    head = folded(announce(A)).head
+    log.append((2, announce(B, parent_envelope=head, parent_at=0, route=pinned, route_at=1)))
+    second = folded(announce(A), announce(B)).head
+    log.append((3, announce(C, parent_envelope=second, parent_at=2, route=pinned, route_at=1)))
+    log.append((4, route(1, reason="unpinned")))
+    for start in (1, 2, 3):
+        assert fold(log[start:4], log_start=start).route == pinned
+        found = fold(log[start:], log_start=start)
+        assert (found.route, found.route_at) == (route(1, reason="unpinned"), 4)
+
+
 # Variants --------------------------------------------------------------------------------------------
 
 
@@ -298,7 +363,8 @@ def logs(draw: st.DrawFn) -> list[tuple[int, LogRecord]]:
     found = Fold()
     log: list[tuple[int, LogRecord]] = []
     seen: list[tuple[Envelope | None, int]] = [(None, -1)]
-    kinds = st.sampled_from(["version", "version", "epoch", "promotion", "variant"])
+    routes: list[tuple[Route | None, int]] = [(None, -1)]
+    kinds = st.sampled_from(["version", "version", "epoch", "promotion", "adoption", "route", "variant"])
     for at, (lag, kind) in enumerate(draw(st.lists(st.tuples(st.integers(0, 3), kinds), min_size=1, max_size=15))):
         parent, parent_at = seen[max(0, len(seen) - 1 - lag)]
         record: LogRecord
@@ -306,14 +372,19 @@ def logs(draw: st.DrawFn) -> list[tuple[int, LogRecord]]:
             record = announce(envelope(f"v{at}"))
         elif kind == "variant":
             record = variant(parent.id)
+        elif kind == "route":
+            record = route(routes[max(0, len(routes) - 1 - lag)][1], reason=f"r{at}")
         else:
             wish = envelope(f"v{at}", parent, epoch=parent.epoch + (kind != "version"))
             if kind == "promotion":
                 wish = msgspec.structs.replace(wish, offsets=parent.offsets)
-            record = announce(wish, kind, parent_envelope=parent, parent_at=parent_at)
+            known, known_at = next(r for r in reversed(routes) if r[1] <= parent_at or lag == 0)
+            record = announce(wish, kind, parent_envelope=parent, parent_at=parent_at, route=known, route_at=known_at)
         change = found.apply(at, record)
         if change and change.record is record and isinstance(record, Announcement):
             seen.append((found.head, at))
+        if change and change.record is record and isinstance(record, Route):
+            routes.append((record, at))
         log.append((at, record))
     return log
 
@@ -327,6 +398,7 @@ def test_whatever_is_trimmed_the_rest_folds_to_the_same_head_or_to_none(
     trimmed, full = fold(log[start:], log_start=start), fold(log)
     if any(isinstance(r, Announcement) and r.parent_at + 1 >= start for _, r in log[start:]):
         assert (trimmed.head, trimmed.head_at) == (full.head, full.head_at)
+        assert (trimmed.route, trimmed.route_at) == (full.route, full.route_at)
         if full.head_at >= start:
             assert trimmed.variants == full.variants
     else:
@@ -342,6 +414,7 @@ def test_whatever_is_trimmed_the_rest_folds_to_the_same_head_or_to_none(
         announce(A),
         announce(B, "promotion", parent_envelope=A, parent_at=7, inline=b"\0\xff" * 9),
         variant("a", inline=b"graph"),
+        Route(after=7, pinned=A, reason="r", by="ann", created_s=1.0),
     ],
 )
 def test_what_is_encoded_is_decoded_alike(record: LogRecord) -> None:

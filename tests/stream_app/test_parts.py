@@ -19,7 +19,7 @@ from models.spec import Categorical, ModelSpec
 from stream_app import stored
 from stream_app.errors import RegistryError
 from stream_app.live import LiveFollower
-from stream_app.parts import GRACE_S, PART_BYTES, REUSE_S, SUFFIX, Contents, Part, Parts, cut, joined
+from stream_app.parts import GRACE_S, PART_BYTES, REUSE_S, SUFFIX, Contents, Part, Parts, cut, joined, ladder
 from stream_app.registry import Artefact, Registry
 from tests import streams
 from tests.line import Line
@@ -308,8 +308,24 @@ def test_what_nobody_needs_goes_once_it_is_old(folder: Registry, clock: Clock) -
     young = parts.write(packed(ring(7)))
     newest = parts.write(packed(ring(8)))
     age(folder, young.path, GRACE_S - 1.0)
-    assert parts.prune(keep=1, always=frozenset([old.path])) == 3
-    assert folder.list("versions") == [old.path, young.path, newest.path]
+    first = folder.list("versions")[0]  # the oldest of 128 to 256 s stays
+    assert parts.prune(keep=1, always=frozenset([old.path])) == 2
+    assert folder.list("versions") == [first, old.path, young.path, newest.path]
+
+
+@settings(deadline=None, derandomize=True, max_examples=30)
+@given(st.floats(0.2, 1.0), st.integers(200, 3_000))
+def test_of_old_versions_ever_fewer_stay_but_one_near_any_age(every_s: float, count: int) -> None:
+    made = list[float]()
+    for n in range(count):
+        now_s = n * every_s
+        ages_s = {str(at_s): now_s - at_s for at_s in made}
+        kept = ladder(ages_s)
+        made = [at_s for at_s in made if str(at_s) in kept or now_s - at_s < 1.0] + [now_s]
+    ages = [now_s - at_s for at_s in made]
+    assert len(ages) < 20
+    for wanted_s in (2.0, 10.0, 30.0, now_s / 2):
+        assert any(wanted_s / 4 <= age_s <= 4 * wanted_s for age_s in ages)
 
 
 def test_the_head_keeps_what_it_needs_though_many_came_after_it(folder: Registry, clock: Clock) -> None:
