@@ -1,6 +1,7 @@
 """What a record of the events topic says, and what the topics of a model are called.
 
-One Kafka record carries one JSON object: features, a label, or both. All times are seconds since the
+One Kafka record carries one JSON object: features, a label, or both (or the same in another encoding, which its
+content-type header names: docs/events.md). All times are seconds since the
 epoch and belong to the event; the Kafka timestamp stays wall clock, because brokers delete by it.
 
     features  {"id": "a1", "key": "EWR", "time": 1357034100, "features": {"distance": 1400, "carrier": "UA"}}
@@ -17,12 +18,28 @@ A feature that is absent or null is missing. Fields that nobody declared are ign
 null, never below 1e-6 or above 1e6. It may stand on either record; the label's wins.
 """
 
+from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
 WEIGHTS = (1e-6, 1e6)
 """The least and the most that one example may count for."""
+
+
+CONTENT_TYPE = "content-type"
+"""Header of a record that says what it is, as a ContentType; a record without one is JSON."""
+
+
+class ContentType(StrEnum):
+    """How a record of the events topic may be written; docs/events.md has examples of each."""
+
+    JSON = "application/json"
+    """One example, as above."""
+    PROTOBUF = "application/x-protobuf"
+    """One example: ``Example`` of protos/events.proto."""
+    BATCH = "application/vnd.stream-app.examples"
+    """Many examples in columns: ``Examples`` of protos/events.proto."""
 
 
 class Topics(NamedTuple):
@@ -58,7 +75,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """One record of the dead-letters topic (JSON); its Kafka key is ``topic/partition/offset``.
+    """One record of the dead-letters topic (JSON); its Kafka key is ``topic/partition/offset``, and ``/row`` if any.
 
     After a crash the same letter may be written twice: readers know it by that key.
     """
@@ -66,8 +83,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     topic: str
     partition: int
     offset: int
+    row: int | None = None
+    """Place within a record of many examples; None: the record as a whole."""
     topic_id: str = ""
     """The id that the broker gave the topic: one that is created anew counts from 0 again."""
     reason: str
     value: bytes
-    """The record as it came (base64 in the JSON)."""
+    """The record as it came (base64 in the JSON); if ``row`` is given, that example as JSON."""

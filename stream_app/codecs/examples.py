@@ -1,0 +1,113 @@
+"""Protobuf records become columns: one ``Example`` of protos/events.proto to a record."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from google.protobuf.message import DecodeError as WireError
+
+from models.features import LARGEST
+from models.hashes import text_hash
+from models.spec import ModelSpec
+from stream_app.codecs.rules import Rules
+from stream_app.columns import BadRow, Columns, empty
+from stream_app.decode import Record
+from stream_app.errors import DecodeError
+from stream_app.wire import events_pb2 as wire
+
+Label = int | str | float | None
+
+
+class ExampleCodec:
+    """Knows one model's features and label.
+
+    Args:
+        spec: the model.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._numeric, self._categorical = list(spec.features.numeric), list(spec.features.categorical)
+        self._largest, self._regression = spec.stream.max_record_bytes, not spec.label.classes
+        self._rules = Rules(spec)
+
+    def decode(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
+        """Rows and bad records, each in offset order."""
+        b = len(records)
+        columns = empty(b, numeric=len(self._numeric), categorical=len(self._categorical))
+        columns.offsets[:] = [r.offset for r in records]
+        labels: list[Label] = [None] * b
+        featured, faults = np.zeros(b, np.bool_), {}
+        for i, record in enumerate(records):
+            try:
+                featured[i], labels[i] = self._read(columns, i, record.value)
+            except DecodeError as error:
+                faults[i] = str(error)
+        timestamps_ms = np.array([r.timestamp for r in records], np.int64)
+        labelled = np.array([v is not None for v in labels], np.bool_)
+        found = self._rules.faults(
+            columns, timestamps_ms, featured=featured, labelled=labelled, label_at=labels.__getitem__
+        )
+        faults = found | faults
+        good = np.ones(b, np.bool_)
+        good[list(faults)] = False
+        bad = [BadRow(records[i].offset, None, faults[i], records[i].value or b"") for i in sorted(faults)]
+        return columns.take(good) if bad else columns, bad
+
+    def _read(self, columns: Columns, i: int, value: bytes | None) -> tuple[bool, Label]:
+        """Write a message into row ``i``; whether it has features, and its label."""
+        if not value:
+            raise DecodeError("the record is empty, wanted an Example message")
+        try:
+            e = wire.Example.FromString(value)
+        except WireError as error:
+            raise DecodeError(f"the record is no Example message (protos/events.proto): {error}") from error
+        columns.ids[i] = e.id
+        if len(value) > self._largest:
+            wanted = f"wanted at most {self._largest} (stream.max_record_bytes)"
+            raise DecodeError(f"event {e.id[:80]!r}: {len(value)} bytes, {wanted}")
+        featured = e.HasField("features")
+        if featured:
+            self._read_features(columns, i, e)
+            columns.time_s[i] = e.time if e.HasField("time") else math.nan
+        if e.HasField("label_time"):
+            columns.label_time_s[i] = e.label_time
+        if e.HasField("weight"):
+            columns.weight[i] = e.weight if not math.isnan(e.weight) else math.inf
+        return featured, self._read_label(columns, i, e)
+
+    def _read_features(self, columns: Columns, i: int, e: wire.Example) -> None:
+        numeric, categorical = e.features.numeric, e.features.categorical
+        for n, name in enumerate(self._numeric):
+            if name in numeric:
+                number = numeric[name]
+                if math.isinf(number):
+                    wanted = "wanted a finite number (NaN means missing)"
+                    raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is {number!r}, {wanted}")
+                columns.numeric[i, n] = min(max(number, -LARGEST), LARGEST)
+            elif name in categorical:
+                raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is categorical, wanted a number")
+        for c, name in enumerate(self._categorical):
+            if name in categorical:
+                columns.hashes[i, c], columns.lengths[i, c] = text_hash(_name(categorical[name]))
+            elif name in numeric:
+                raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is a number, wanted a text or an integer")
+
+    def _read_label(self, columns: Columns, i: int, e: wire.Example) -> Label:
+        match e.WhichOneof("label"):
+            case "class":
+                label: Label = _name(getattr(e, "class"))
+                if not self._regression and label is not None:
+                    assert not isinstance(label, float)
+                    columns.target[i] = self._rules.target(label)
+            case "value":
+                label = e.value
+                if self._regression:
+                    columns.target[i] = label
+            case _:
+                label = None
+        return label
+
+
+def _name(name: wire.Name) -> str | int | None:
+    kind = name.WhichOneof("kind")
+    return None if kind is None else getattr(name, kind)

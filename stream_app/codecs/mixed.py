@@ -1,0 +1,82 @@
+"""Records of any encoding become columns: fetch -> [decode] -> columns -> predict.
+
+The header ``content-type`` of a record says what it is; without one it is JSON, and one topic may hold all of them.
+What is no example is set aside alone, with its reason, and the rest counts.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from models.spec import ModelSpec
+from stream_app.codecs.batch import unpack
+from stream_app.codecs.batches import BatchReader
+from stream_app.codecs.examples import ExampleCodec
+from stream_app.codecs.jsons import JsonCodec
+from stream_app.columns import BadRow, Columns, concatenated
+from stream_app.decode import Record
+from stream_app.errors import DecodeError
+from stream_app.events import CONTENT_TYPE, ContentType
+
+_NAMES = ", ".join(ContentType)
+
+
+class Codec:
+    """Knows one model's events, however they are written.
+
+    Args:
+        spec: its features and label.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self._json, self._example, self._batch = JsonCodec(spec), ExampleCodec(spec), BatchReader(spec)
+
+    def decode(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
+        """Rows in the order of (offset, row), and what is none, in the same order."""
+        headers = [getattr(r, "headers", ()) for r in records]
+        if not any(headers):
+            return self._json.decode(records)
+        kinds = [content_type(h) for h in headers]
+        singles = {
+            kind: [r for r, k in zip(records, kinds, strict=True) if k == kind]
+            for kind in (ContentType.JSON, ContentType.PROTOBUF)
+        }
+        parts = [self._json.decode(singles[ContentType.JSON]), self._example.decode(singles[ContentType.PROTOBUF])]
+        for record, kind in zip(records, kinds, strict=True):
+            if kind == ContentType.BATCH:
+                parts.append(self._read_batch(record))
+            elif kind not in singles:
+                parts.append((self._none(), [_whole(record, f"content-type is {kind!r}, wanted one of {_NAMES}")]))
+        return _in_order(parts)
+
+    def _none(self) -> Columns:
+        return self._json.decode(())[0]
+
+    def _read_batch(self, record: Record) -> tuple[Columns, list[BadRow]]:
+        try:
+            if not record.value:
+                raise DecodeError("the record is empty, wanted an Examples message")
+            return self._batch.read(unpack(record.value), record.offset, record.timestamp)
+        except DecodeError as error:
+            return self._none(), [_whole(record, str(error))]
+
+
+def content_type(headers: Sequence[tuple[str, bytes | None]]) -> str:
+    """What the headers of a record say it is; the first one that speaks of it counts."""
+    for name, value in headers:
+        if name.lower() == CONTENT_TYPE:
+            return (value or b"").decode("ascii", "replace").partition(";")[0].strip().lower()
+    return ContentType.JSON
+
+
+def _whole(record: Record, reason: str) -> BadRow:
+    return BadRow(record.offset, None, reason, record.value or b"")
+
+
+def _in_order(parts: Sequence[tuple[Columns, list[BadRow]]]) -> tuple[Columns, list[BadRow]]:
+    columns = concatenated([c for c, _ in parts if c.ids] or [parts[0][0]])
+    order: Any = np.argsort(columns.positions, kind="stable")
+    if (order[1:] < order[:-1]).any():
+        columns = columns.take(order)
+    return columns, sorted((b for _, bad in parts for b in bad), key=lambda b: (b.offset, b.row or 0))
