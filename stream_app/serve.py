@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection
 
 from stream_app.errors import SettingsError
 from stream_app.events import Topics
-from stream_app.live import LiveFollower, LiveModel
+from stream_app.following import LiveFollower
+from stream_app.live import LiveModel
 from stream_app.registry import Registry
 from stream_app.serving.answers import Answers
 from stream_app.serving.calls import Calls

@@ -5,7 +5,8 @@ import time
 from collections.abc import AsyncIterator
 
 from stream_app.errors import ServingError
-from stream_app.live import LiveFollower, LiveModel
+from stream_app.following import LiveFollower
+from stream_app.live import LiveModel
 from stream_app.serving.limits import Limits
 
 QUIET_S, QUIET_AT_MOST_S = 0.05, 1.0

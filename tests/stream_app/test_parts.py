@@ -18,7 +18,7 @@ from models.snapshot import Arrays, pack, unpack
 from models.spec import Categorical, ModelSpec
 from stream_app import stored
 from stream_app.errors import RegistryError
-from stream_app.live import LiveFollower
+from stream_app.following import LiveFollower
 from stream_app.parts import GRACE_S, PART_BYTES, REUSE_S, SUFFIX, Contents, Part, Parts, cut, joined, ladder
 from stream_app.registry import Artefact, Registry
 from tests import streams
