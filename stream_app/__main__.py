@@ -49,7 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("worker", _worker, "learn from the events topic and publish versions"),
         ("tuner", _tuner, "search better hyperparameters on replay, shadow the winner, promote it"),
         ("compressor", _compressor, "quantise versions to int8 and attach those within the loss budget"),
-        ("serve", _serve, "answer over gRPC with the newest version"),
+        ("serve", _serve, "answer over gRPC, and HTTP if asked to, with the newest version"),
         ("monitor", _monitor, "Prometheus endpoint and live view: lag, loss, drift, versions"),
         ("lag", _lag, "per partition: end offset, offset in the newest version, lag"),
         ("up", _up, "all of it on this machine, with an embedded broker if none is named"),
@@ -110,6 +110,22 @@ def _add_worker(sub: argparse.ArgumentParser) -> None:
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:
     _add_address(sub, "--listen", "127.0.0.1:50051", "where to answer")
+    sub.add_argument(
+        "--rest", type=_address, metavar="HOST:PORT", help="where to answer over HTTP, too; /docs there says what"
+    )
+    sub.add_argument(
+        "--tokens",
+        metavar="FILE",
+        help="TOML file of those who may call (docs/serving.md); read again when it changes. Without it, whoever is on "
+        "this machine may do everything, and others may ask for predictions",
+    )
+    sub.add_argument(
+        "--tls-cert", metavar="FILE", help="PEM file of the server's certificate, and those that signed it"
+    )
+    sub.add_argument("--tls-key", metavar="FILE", help="PEM file of its key")
+    sub.add_argument(
+        "--tls-client-ca", metavar="FILE", help="PEM file of what signs callers' certificates: they must have one"
+    )
     sub.add_argument(
         "--share-port",
         action="store_true",
@@ -284,6 +300,7 @@ def _stop_on_signals() -> threading.Event:
 def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import serve
     from stream_app.serving.limits import Limits
+    from stream_app.serving.security import Security
 
     serve.run(
         bootstrap_servers=args.bootstrap_servers,
@@ -293,6 +310,10 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
         share_port=args.share_port,
         reflect=args.reflection,
         limits=Limits(grace_s=args.drain_s),
+        security=Security(
+            tokens=args.tokens, certificate=args.tls_cert, key=args.tls_key, client_ca=args.tls_client_ca
+        ),
+        rest=args.rest,
     )
     return 0
 

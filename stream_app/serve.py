@@ -1,7 +1,8 @@
 """The server's process: bind -> follow the models log -> answer -> drain.
 
-One event loop answers (``stream_app/serving``: our own calls in ``answers``); the live model is followed in a
-thread beside it.
+One event loop answers (``stream_app/serving``): our own calls (``answers``) and the Open Inference Protocol (``oip``)
+over gRPC, every call through ``calls``; both over HTTP, if asked for, through ``rest``. Who may call is decided in
+``security``. The live model is followed in a thread beside it.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import logging
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from importlib import metadata
+from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -20,11 +23,20 @@ from stream_app.events import Topics
 from stream_app.following import LiveFollower
 from stream_app.live import LiveModel
 from stream_app.registry import Registry
+from stream_app.serving import oip, openapi
+from stream_app.serving import tls as certificates
 from stream_app.serving.answers import Answers
 from stream_app.serving.calls import Calls
+from stream_app.serving.jsons import Schema
 from stream_app.serving.limits import Limits
 from stream_app.serving.oip import OpenInference
+from stream_app.serving.oip_rest import OpenInferenceOverHTTP
+from stream_app.serving.rest import Rest
+from stream_app.serving.routes import Reply, encoded, own
+from stream_app.serving.security import Guard, Security, is_loopback
 from stream_app.serving.source import Source
+from stream_app.serving.tls import TLS
+from stream_app.serving.tokens import TokenFile
 from stream_app.wire import open_inference_pb2_grpc as oip_grpc
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 
@@ -33,6 +45,11 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 
 BIND_S = 5.0
 """How long a port that is taken is tried again: a server that crashed may still be leaving it."""
+
+KEEPALIVE_MS = 60_000
+"""After so long without a word gRPC asks a client whether it is still there."""
+FRESH_S = 5.0
+"""How soon a changed certificate is shown."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,22 +65,29 @@ async def serve(
     share_port: bool = False,
     reflect: bool = False,
     limits: Limits | None = None,
+    security: Security | None = None,
+    rest: str | None = None,
+    rest_ready: Callable[[int], None] = lambda port: None,
 ) -> None:
     """Answer until ``stop`` is set, then drain.
 
     Args:
         registry_url: where artefacts lie that do not travel inline; None if all do.
-        listen: ``host:port``; port 0 takes a free one. There is neither encryption nor
-            authentication: anything but loopback belongs behind something that has both.
+        listen: ``host:port``; port 0 takes a free one. Elsewhere than on loopback, callers without credentials may
+            only ask for predictions.
         ready: called with the bound port, before any version is live.
         share_port: several processes on one port; the kernel spreads connections over them.
         reflect: let clients ask for the contract.
+        security: how callers are known.
+        rest: ``host:port`` to answer over HTTP, too.
+        rest_ready: called with that port, before any version is live.
 
     Raises:
-        SettingsError: ``listen`` cannot be had.
+        SettingsError: an address cannot be had, or a file of ``security`` is wrong.
     """
     limits, stop = limits or Limits(), stop or asyncio.Event()
     loop = asyncio.get_running_loop()
+    tls, tokens = known_by(security or Security(), listen, rest)
     healthiness = health.aio.HealthServicer()
     swapped = asyncio.Event()
 
@@ -77,44 +101,96 @@ async def serve(
         changed=wake,
     )
     source = Source(follower, limits)
-    server = _server(limits, share_port)
-    pb_grpc.add_StreamModelServicer_to_server(Answers(source, limits), server)
-    oip_grpc.add_GRPCInferenceServiceServicer_to_server(OpenInference(source, limits), server)
+    answers, inference = Answers(source, limits), OpenInference(source, limits)
+    server = _server(limits, Guard(listen, tokens, certified=tls is not None and tls.certified), share_port)
+    pb_grpc.add_StreamModelServicer_to_server(answers, server)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(healthiness, server)
     if reflect:
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME), server)
+        reflection.enable_server_reflection((SERVICE, oip.SERVICE, health.SERVICE_NAME), server)
     await _set_health(healthiness, serving=False)
-    port = await _bind(server, listen)
+    port = await _bind(server, listen, tls)
+    http = None
+    if rest is not None:
+        guard = Guard(rest, tokens, certified=tls is not None and tls.certified)
+        http = over_http(answers, OpenInferenceOverHTTP(inference, source, limits), guard, limits, rest)
+        rest_ready(await http.start(tls.context if tls else None, share_port=share_port))
     await server.start()
     ready(port)
-    telling = loop.create_task(_tell(swapped, source, healthiness))
+    beside = [loop.create_task(_tell(swapped, source, healthiness)), loop.create_task(_keep_fresh(tls))]
     follower.start()
     try:
         await stop.wait()
     finally:
-        telling.cancel()
-        await _drain(server, source, healthiness, limits)
+        for task in beside:
+            task.cancel()
+        await _drain(server, http, source, healthiness, limits)
         await loop.run_in_executor(None, follower.stop)
 
 
-def _server(limits: Limits, share_port: bool) -> grpc.aio.Server:
+def known_by(security: Security, listen: str, rest: str | None) -> tuple[TLS | None, TokenFile | None]:
+    """What the settings name, read.
+
+    Raises:
+        SettingsError: it cannot be read, or does not fit together.
+    """
+    tls = certificates.of(security)
+    tokens = TokenFile(Path(security.tokens)) if security.tokens else None
+    for address in filter(None, (listen, rest)):
+        if tokens is not None and tls is None and not is_loopback(address):
+            _log.warning("%s: tokens travel in the clear, unless something before this server encrypts", address)
+    return tls, tokens
+
+
+def _server(limits: Limits, guard: Guard, share_port: bool) -> grpc.aio.Server:
     options = (
         ("grpc.max_receive_message_length", limits.message_bytes),
         # gRPC's own default is to share: two servers by mistake would each get half of the calls.
         ("grpc.so_reuseport", int(share_port)),
+        # Of a watcher whose machine is gone, nothing else tells.
+        ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     )
-    return grpc.aio.server(interceptors=(Calls(),), options=options, maximum_concurrent_rpcs=limits.calls)
+    return grpc.aio.server(interceptors=(Calls(guard),), options=options, maximum_concurrent_rpcs=limits.calls)
 
 
-async def _bind(server: grpc.aio.Server, listen: str) -> int:
+async def _bind(server: grpc.aio.Server, listen: str, tls: TLS | None) -> int:
     deadline_s = time.monotonic() + BIND_S
     while True:
         try:
-            return int(server.add_insecure_port(listen))
+            if tls is None:
+                return int(server.add_insecure_port(listen))
+            return int(server.add_secure_port(listen, _credentials(tls)))
         except RuntimeError as error:
             if time.monotonic() > deadline_s:
                 raise SettingsError(f"listen is {listen!r}, wanted a free host:port ({error})") from error
         await asyncio.sleep(0.25)
+
+
+def _credentials(tls: TLS) -> grpc.ServerCredentials:
+    """Of the certificate as it is at each handshake."""
+
+    def shown() -> grpc.ServerCertificateConfiguration:
+        key, chain, client_ca = tls.pems
+        return grpc.ssl_server_certificate_configuration([(key, chain)], client_ca)
+
+    return grpc.dynamic_ssl_server_credentials(shown(), shown, tls.certified)
+
+
+async def _keep_fresh(tls: TLS | None) -> None:
+    while tls is not None:
+        await asyncio.sleep(FRESH_S)
+        tls.refresh()
+
+
+def over_http(answers: Answers, inference: OpenInferenceOverHTTP, guard: Guard, limits: Limits, listen: str) -> Rest:
+    """Both services over HTTP, and what describes them."""
+    schemas: dict[str, Schema] = {}
+    routes = [*own(answers, schemas), *inference.routes(schemas)]
+    documents = {
+        "/openapi.json": Reply(encoded(openapi.document(routes, schemas, metadata.version("stream-app")))),
+        "/docs": Reply(openapi.page(routes, schemas).encode(), openapi.PAGE_HEADERS),
+    }
+    return Rest(routes, documents, guard, limits, listen)
 
 
 async def _tell(swapped: asyncio.Event, source: Source, healthiness: health.aio.HealthServicer) -> None:
@@ -134,16 +210,18 @@ async def _set_health(healthiness: health.aio.HealthServicer, *, serving: bool) 
 
 async def _drain(
     server: grpc.aio.Server,
+    http: Rest | None,
     source: Source,
     healthiness: health.aio.HealthServicer,
     limits: Limits,
 ) -> None:
     """Say so first, then refuse new calls, then wait for those in flight."""
     _log.info("draining")
+    source.leaving = True
     await healthiness.enter_graceful_shutdown()
     await asyncio.sleep(limits.notice_s)
     await source.drain()
-    await server.stop(limits.grace_s)
+    await asyncio.gather(server.stop(limits.grace_s), *([http.stop()] if http else []))
 
 
 def run(
@@ -156,16 +234,20 @@ def run(
     share_port: bool = False,
     reflect: bool = False,
     limits: Limits | None = None,
+    security: Security | None = None,
+    rest: str | None = None,
 ) -> None:
-    """``serve`` as a process: until SIGTERM or Ctrl-C. Prints one line, ``serving on HOST:PORT``.
+    """``serve`` as a process: until SIGTERM or Ctrl-C. Prints ``serving on HOST:PORT``.
+
+    Before it, with ``rest``, ``serving http on HOST:PORT``.
 
     Args:
         ready: called with the bound port instead of printing.
 
     Raises:
-        SettingsError: ``listen`` cannot be had.
+        SettingsError: as ``serve``.
     """
-    host = listen.rpartition(":")[0]
+    host, rest_host = listen.rpartition(":")[0], (rest or "").rpartition(":")[0]
     announce = ready or (lambda port: print(f"serving on {host}:{port}", flush=True))
     asyncio.run(
         _until_signalled(
@@ -179,6 +261,9 @@ def run(
                 share_port=share_port,
                 reflect=reflect,
                 limits=limits,
+                security=security,
+                rest=rest,
+                rest_ready=lambda port: print(f"serving http on {rest_host}:{port}", flush=True),
             )
         )
     )

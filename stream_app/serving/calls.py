@@ -1,4 +1,4 @@
-"""Every gRPC call passes here: bytes -> [parse -> answer] -> response or status.
+"""Every gRPC call passes here: bytes -> [allowed -> parse -> answer] -> response or status.
 
 Answers raise ServingError; here it becomes a status. So do bytes that are no message (INVALID_ARGUMENT) and
 what nobody expected (INTERNAL, the reason in the log), for which gRPC would say UNKNOWN.
@@ -13,6 +13,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from stream_app.errors import ServingError
+from stream_app.serving.security import Guard
 
 _TEXT_CHARS = 400
 """Of an error's text."""
@@ -34,9 +35,14 @@ _KINDS: dict[tuple[bool, bool], tuple[Callable[..., Handler], str]] = {
 
 
 class Calls(grpc.aio.ServerInterceptor):
-    """Wraps the handler of every method, once."""
+    """Wraps the handler of every method, once.
 
-    def __init__(self) -> None:
+    Args:
+        guard: decides who may call.
+    """
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -47,23 +53,37 @@ class Calls(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:  # gRPC says UNIMPLEMENTED; not kept, since anyone may send any name
                 return None
-            self._wrapped[method] = _wrapped(handler)
+            self._wrapped[method] = _wrapped(handler, self._allow(method))
         return self._wrapped[method]
 
+    def _allow(self, method: str) -> Callable[[Context], None]:
+        if self._guard.free(method):
+            return lambda context: None
+        return lambda context: self._guard.check(method, _authorization(context))
 
-def _wrapped(handler: Handler) -> Handler:
-    """The handler, its requests parsed here and its errors made statuses here."""
+
+def _authorization(context: Context) -> str | None:
+    for key, value in context.invocation_metadata() or ():
+        if key == "authorization":
+            return value if isinstance(value, str) else value.decode(errors="replace")
+    return None
+
+
+def _wrapped(handler: Handler, allow: Callable[[Context], None]) -> Handler:
+    """The handler, its callers let in, its requests parsed and its errors made statuses here."""
     make, name = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
     answer, parse = getattr(handler, name), _parser(handler)
 
     async def once(raw: Any, context: Context) -> Any:
         try:
+            allow(context)
             return await answer(parse(raw), context)
         except Exception as error:
             await _abort(context, error)
 
     async def many(raw: Any, context: Context) -> AsyncIterator[Any]:
         try:
+            allow(context)
             async for response in answer(parse(raw), context):
                 yield response
         except Exception as error:

@@ -16,6 +16,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """In flight at once; more is RESOURCE_EXHAUSTED."""
     watchers: int = 64
     """Of these, WatchModel streams."""
+    transfer_s: float = 30.0
+    """Over HTTP, for a request's body to arrive, and for each line of a stream to leave."""
     notice_s: float = 0.2
     """Between NOT_SERVING and refusing new calls, for balancers to look elsewhere."""
     grace_s: float = 5.0

@@ -27,11 +27,13 @@ class Source:
         self._watchers = self._asked = 0
         self.draining = False
         """The server is ending: calls are refused."""
+        self.leaving = False
+        """The server is going to end: it is no longer ready, and answers yet."""
 
     @property
     def ready(self) -> bool:
-        """Whether a version is live, and the server is not ending."""
-        return self._follower.live is not None and not self.draining
+        """Whether a version is live, and the server is not going to end."""
+        return self._follower.live is not None and not self.leaving
 
     def live(self) -> LiveModel:
         """What answers now; take it once per call.

@@ -34,11 +34,10 @@ def serving(
         await serve(
             bootstrap_servers=bootstrap_servers,
             topics=Topics.of(name),
-            listen="127.0.0.1:0",
             ready=ports.append,
             stop=event,
             limits=limits,
-            **{"registry_url": None, **settings},
+            **{"registry_url": None, "listen": "127.0.0.1:0", **settings},
         )
 
     thread = threading.Thread(target=asyncio.run, args=(main(),))
