@@ -16,11 +16,17 @@ _NEEDED: dict[tuple[Permission, ...], tuple[str, ...]] = {
         *(f"{_OIP}/{name}" for name in ("ServerLive", "ServerReady", "ModelReady")),
     ),
     ("predict",): (
-        *(f"{_OURS}/{name}" for name in ("Predict", "GetModel", "WatchModel")),
+        *(f"{_OURS}/{name}" for name in ("Predict", "PredictStream", "GetModel", "WatchModel", "ListVersions")),
         *(f"{_OIP}/{name}" for name in ("ServerMetadata", "ModelMetadata", "ModelInfer", "RepositoryIndex")),
         *(f"{service}/ServerReflectionInfo" for service in _REFLECTION),
     ),
-    ("admin",): tuple(f"{_OIP}/{name}" for name in ("RepositoryModelLoad", "RepositoryModelUnload")),
+    # What it is told, it will learn.
+    ("feedback",): (f"{_OURS}/Feedback",),
+    ("predict", "feedback"): (f"{_OURS}/PredictThenLearn",),
+    ("admin",): (
+        *(f"{_OURS}/{name}" for name in ("Promote", "Rollback", "Pin")),
+        *(f"{_OIP}/{name}" for name in ("RepositoryModelLoad", "RepositoryModelUnload")),
+    ),
 }
 NEEDED = {f"/{method}": needed for needed, methods in _NEEDED.items() for method in methods}
 """Method, as gRPC names it -> all that its caller must be allowed."""
