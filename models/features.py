@@ -7,6 +7,7 @@ Everything here is numpy: servers use it too.
 """
 
 import difflib
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -30,6 +31,7 @@ CACHED_CHARACTERS = 256
 """A longer value is hashed each time: anyone may send them, and remembered they would fill the memory."""
 SEPARATOR = "\x1f"
 """Between the categories of a key."""
+_LONG_INTEGER = re.compile(r"-?[0-9]{16,300}")
 
 
 class FeatureError(ValueError):
@@ -79,6 +81,8 @@ class FeatureEncoder:
         self._spec = spec
         self.numeric_names = tuple(spec.features.numeric)
         self.categorical_names = tuple(spec.features.categorical)
+        self.places = {name: i for i, name in enumerate(self.numeric_names + self.categorical_names)}
+        """Where each feature stands in the rows of ``raw``."""
         self._codes = [_Codes(c.size) for c in spec.features.categorical.values()]
         at = {name: i for i, name in enumerate(self.categorical_names)}
         self._combinations = [tuple(at[n] for n in key) for key in spec.features.rates.keys]
@@ -119,16 +123,46 @@ class FeatureEncoder:
         Raises:
             FeatureError: a name that the model does not have, or a value of the wrong type.
         """
-        return self.raw([self._row_of(row) for row in rows])
+        checked = []
+        for row in rows:
+            values: list[object] = [None] * len(self.places)
+            for name, value in row.items():
+                values[self.place(name)] = value
+            checked.append(self.checked(values))
+        return self.raw(checked)
 
-    def _row_of(self, row: Mapping[str, object]) -> tuple[float | int | str | None, ...]:
-        names = self.numeric_names + self.categorical_names
-        for name in row.keys() - set(names):
-            near = difflib.get_close_matches(name, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(names)}"
+    def place(self, name: str) -> int:
+        """``places[name]``.
+
+        Raises:
+            FeatureError: the model does not have it.
+        """
+        found = self.places.get(name)
+        if found is None:
+            near = difflib.get_close_matches(name, self.places, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.places)}"
             raise FeatureError(f"the model has no feature {name!r}; {hint}")
-        numbers = [_number(n, row.get(n)) for n in self.numeric_names]
-        return (*numbers, *(_category(n, row.get(n)) for n in self.categorical_names))
+        return found
+
+    def checked(self, values: list[object]) -> tuple[float | int | str | None, ...]:
+        """One row's values by place, as they came over a wire, made what ``raw`` takes.
+
+        A wire knows one kind of number: 3.0 for a categorical feature is the integer 3. Integers that no double
+        holds come as text; for a numeric feature the nearest double will do.
+
+        Raises:
+            FeatureError: a value of the wrong type.
+        """
+        n = len(self.numeric_names)
+        for i, value in enumerate(values):
+            if value is None:
+                continue
+            if i < n:
+                if type(value) is not float or not -FINITE <= value <= FINITE:
+                    values[i] = _number(self.numeric_names[i], value)
+            elif type(value) is not str:
+                values[i] = _category(self.categorical_names[i - n], value)
+        return tuple(values)  # type: ignore[arg-type]  # they have been checked
 
     @property
     def prior_only(self) -> bool:
@@ -175,9 +209,9 @@ class FeatureEncoder:
         self.rates.load(under("rates", state))
 
 
-def _number(name: str, value: object) -> float | None:
-    if value is None:
-        return None
+def _number(name: str, value: object) -> float:
+    if isinstance(value, str) and _LONG_INTEGER.fullmatch(value):
+        value = float(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise FeatureError(f"feature {name!r} is {value!r}, wanted a number")
     if not -FINITE <= value <= FINITE and value == value:
@@ -185,7 +219,9 @@ def _number(name: str, value: object) -> float | None:
     return float(value)
 
 
-def _category(name: str, value: object) -> str | int | None:
-    if value is None or (isinstance(value, str | int) and not isinstance(value, bool)):
+def _category(name: str, value: object) -> str | int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, str | int) and not isinstance(value, bool):
         return value
     raise FeatureError(f"feature {name!r} is {value!r}, wanted a string or an integer")

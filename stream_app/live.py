@@ -1,7 +1,7 @@
 """A version that answers: artefact -> [prepare -> check] -> live model."""
 
 import dataclasses
-import re
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from models import learners
 from models.direct import Direct
 from models.explain import Background, Explained, Explainer, remembered
-from models.features import FeatureEncoder
+from models.features import FeatureEncoder, Raw
 from models.runtime import Runs, Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
@@ -19,10 +19,7 @@ from stream_app import artefacts
 from stream_app.errors import ModelLogError
 from stream_app.modellog import Envelope, Variant
 
-_LONG_INTEGER = re.compile(r"-?[0-9]{16,300}")
-
 Scores = NDArray[np.float32]
-Codes = NDArray[np.int64]
 Times = NDArray[np.float64]
 Row = Mapping[str, object]
 
@@ -54,7 +51,8 @@ class LiveModel:
         Raises:
             FeatureError: a name that the model does not have, or a value of the wrong type.
         """
-        return self._said(*self._columns(rows, times_s or [None] * len(rows)))
+        times_s = times_s or [None] * len(rows)
+        return self.score(self.encoder.raw_of(rows), np.array([math.nan if t is None else t for t in times_s]))
 
     def predict_columns(self, numeric: Times, columns: Sequence[Sequence[object]], times_s: Times) -> Scores:
         """The same of whole columns in spec order, each value sound: numeric features (B, N) and C categorical ones.
@@ -62,13 +60,13 @@ class LiveModel:
         Args:
             times_s: (B,); NaN is ``newest_s``.
         """
-        raw = self.encoder.raw_columns(numeric, columns)
-        at_s = np.where(np.isnan(times_s), self.newest_s, times_s)
-        return self._said(self.encoder.dense(raw, at_s), raw.categories)
+        return self.score(self.encoder.raw_columns(numeric, columns), times_s)
 
-    def _said(self, dense: Scores, categories: Codes) -> Scores:
-        scores = self.session.run(dense, categories)
-        return self.encoder.priors(len(dense)) if self.prior_only else scores
+    def score(self, raw: Raw, times_s: Times) -> Scores:
+        """Scores (B, K) of rows that the encoder made; ``times_s`` (B,) is NaN for ``newest_s``."""
+        at_s = np.where(np.isnan(times_s), self.newest_s, times_s)
+        scores = self.session.run(self.encoder.dense(raw, at_s), raw.categories)
+        return self.encoder.priors(len(at_s)) if self.prior_only else scores
 
     def explain(self, row: Row, time_s: float | None = None, *, log_odds: bool = False) -> tuple[Explained, Scores]:
         """What moved a row's scores, and its dense columns (N + R,), recent rates included.
@@ -76,28 +74,9 @@ class LiveModel:
         Raises:
             FeatureError: as for ``predict``.
         """
-        dense, categories = self._columns([row], [time_s])
-        return self.explainer.explain(self.session.run, dense[0], categories[0], log_odds=log_odds), dense[0]
-
-    def _columns(self, rows: Sequence[Row], times_s: Sequence[float | None]) -> tuple[Scores, Codes]:
-        raw = self.encoder.raw_of([self._typed(row) for row in rows])
-        at_s = np.array([self.newest_s if t is None else t for t in times_s], dtype=np.float64)
-        return self.encoder.dense(raw, at_s), raw.categories
-
-    def _typed(self, row: Row) -> Row:
-        """A wire knows one kind of number: 3.0 for a categorical feature is the integer 3.
-
-        Integers that no double holds come as text; for a numeric feature the nearest double will do.
-        """
-        typed: dict[str, object] = {
-            name: int(value)
-            for name in self.encoder.categorical_names
-            if isinstance(value := row.get(name), float) and value.is_integer()
-        }
-        for name in self.encoder.numeric_names:
-            if isinstance(value := row.get(name), str) and _LONG_INTEGER.fullmatch(value):
-                typed[name] = float(value)
-        return {**row, **typed} if typed else row
+        raw = self.encoder.raw_of([row])
+        dense = self.encoder.dense(raw, np.array([self.newest_s if time_s is None else time_s]))[0]
+        return self.explainer.explain(self.session.run, dense, raw.categories[0], log_odds=log_odds), dense
 
     def with_variant(self, variant: Variant, onnx: bytes) -> "LiveModel":
         """The same version, answered by a compressed form of it.

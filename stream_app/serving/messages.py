@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 
 import msgspec
+import numpy as np
 
 from models.spec import ModelSpec
 from stream_app.live import LiveModel, Scores
@@ -21,6 +22,14 @@ def predictions(spec: ModelSpec, scores: Scores) -> Iterator[pb.Prediction]:
         shares = (1.0 - row[0], row[0]) if spec.task == "binary" else row
         most = max(range(len(names)), key=shares.__getitem__)
         yield pb.Prediction(scores=dict(zip(names, shares, strict=True)), label=names[most])
+
+
+def scores(spec: ModelSpec, said: Scores) -> pb.Scores:
+    """Of rows (B, K) asked as columns."""
+    if spec.task == "binary":
+        said = np.concatenate([1.0 - said, said], axis=1)
+    names = spec.score_names if spec.task != "regression" else ()
+    return pb.Scores(classes=names, values=said.astype("<f4", copy=False).tobytes())
 
 
 def answered_by(live: LiveModel, log_age_s: float) -> pb.PredictResponse:

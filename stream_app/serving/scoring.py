@@ -1,35 +1,47 @@
-"""Rows of a request become scores: request -> [check -> values by name -> live model] -> scores.
+"""Rows or columns of a request become scores: request -> [check -> values by place -> live model] -> scores.
 
-B rows, K scores, F features
+B rows, K scores, F features, N of them numeric, C categorical
 """
 
 import asyncio
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from models.features import FeatureError
+from models.features import FeatureEncoder, FeatureError
 from models.spec import ModelSpec
 from stream_app.errors import ServingError
 from stream_app.live import LiveModel, Scores, Times
 from stream_app.serving.limits import Limits
 from stream_app.wire import stream_app_pb2 as pb
 
-ROWS_AT_ONCE = 64
-"""Rows scored before other calls get their turn."""
+COLUMN_ROWS_AT_ONCE = 256
+"""Rows given as columns, scored before other calls get their turn."""
+Values = tuple[float | int | str | None, ...]
+_DOUBLE = np.dtype("<f8")
 
 
 def check(request: pb.PredictRequest, spec: ModelSpec, limits: Limits) -> None:
     """Raises ServingError: INVALID_ARGUMENT: too many rows or none, or they cannot be explained so."""
     rows, explain = len(request.rows), request.explain
+    if request.HasField("columns"):
+        if rows or explain:
+            what = f"{rows} rows" if rows else "explain"
+            raise ServingError("INVALID_ARGUMENT", f"the request has columns and {what}, wanted columns alone")
+        rows = request.columns.rows
     if rows == 0:
         raise ServingError("INVALID_ARGUMENT", "rows is empty, wanted at least one row")
     if rows > limits.rows:
         raise ServingError("INVALID_ARGUMENT", f"rows has {rows} rows, wanted at most {limits.rows}")
+    if explain:
+        _check_explain(explain, rows, spec, limits)
+
+
+def _check_explain(explain: pb.Explain, rows: int, spec: ModelSpec, limits: Limits) -> None:
     if explain not in pb.Explain.values():
         raise ServingError("INVALID_ARGUMENT", f"explain is {explain}, wanted {' or '.join(pb.Explain.keys())}")
-    if explain and rows > limits.explained_rows:
+    if rows > limits.explained_rows:
         text = f"rows has {rows} rows, wanted at most {limits.explained_rows} to explain"
         raise ServingError("INVALID_ARGUMENT", text)
     if explain == pb.EXPLAIN_LOG_ODDS and spec.task != "binary":
@@ -37,8 +49,8 @@ def check(request: pb.PredictRequest, spec: ModelSpec, limits: Limits) -> None:
         raise ServingError("INVALID_ARGUMENT", text)
 
 
-def score(live: LiveModel, rows: Sequence[pb.Row], start: int) -> Scores:
-    """(B, K).
+def values(encoder: FeatureEncoder, rows: Sequence[pb.Row], start: int) -> list[Values]:
+    """Each row's values in the encoder's order.
 
     Args:
         start: the first row's place in the request, for errors to name.
@@ -46,17 +58,118 @@ def score(live: LiveModel, rows: Sequence[pb.Row], start: int) -> Scores:
     Raises:
         ServingError: INVALID_ARGUMENT, naming the row.
     """
-    times_s = [row.time_s if row.HasField("time_s") else None for row in rows]
-    for i, time_s in enumerate(times_s):
+    try:
+        found = []
+        for row in rows:
+            found.append(_values(encoder, row))
+        return found
+    except FeatureError as error:
+        raise ServingError("INVALID_ARGUMENT", f"rows[{start + len(found)}]: {error}") from error
+
+
+def _values(encoder: FeatureEncoder, row: pb.Row) -> Values:
+    found: list[object] = [None] * len(encoder.places)
+    for name, value in row.features.items():
+        # Both are falsy where the other is set, or none is.
+        found[encoder.place(name)] = value.number or value.text or _empty(value)
+    return encoder.checked(found)
+
+
+def _empty(value: pb.Value) -> object:
+    """0.0, "", or None where there is none."""
+    kind = value.WhichOneof("kind")
+    return None if kind is None else getattr(value, kind)
+
+
+def times_s(rows: Sequence[pb.Row], start: int) -> list[float]:
+    """Event times, NaN where a row has none.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, naming the row.
+    """
+    found = [row.time_s if row.HasField("time_s") else None for row in rows]
+    for i, time_s in enumerate(found):
         if time_s is not None and not math.isfinite(time_s):
             text = f"rows[{start + i}]: time_s is {time_s}, wanted seconds since the epoch"
             raise ServingError("INVALID_ARGUMENT", text)
-    values = [_values(row) for row in rows]
+    return [math.nan if time_s is None else time_s for time_s in found]
+
+
+def columns(encoder: FeatureEncoder, asked: pb.Columns) -> tuple[Times, list[Sequence[object]], Times]:
+    """In the encoder's order: numeric features (B, N), C times B categories, event times (B,) or NaN.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT, naming the column.
+    """
+    n = len(encoder.numeric_names)
+    numeric = np.full((asked.rows, n), np.nan)
+    categories: list[Sequence[object]] = [[None] * asked.rows] * len(encoder.categorical_names)
     try:
-        return live.predict(values, times_s)
+        for column in asked.columns:
+            place = encoder.place(column.name)
+            if place < n:
+                numeric[:, place] = _numbers(column, asked.rows)
+            else:
+                categories[place - n] = _categories(column, asked.rows)
     except FeatureError as error:
-        text = f"rows[{start + _first_wrong(live, values)}]: {error}"
-        raise ServingError("INVALID_ARGUMENT", text) from error
+        raise ServingError("INVALID_ARGUMENT", f"columns: {error}") from error
+    return numeric, categories, _at_s(asked)
+
+
+def _numbers(column: pb.Column, rows: int) -> Times:
+    if column.texts:
+        raise FeatureError(f"feature {column.name!r} has texts, wanted numbers")
+    found = _doubles(column.numbers, rows, f"numbers of feature {column.name!r}")
+    if np.isinf(found).any():
+        row = int(np.isinf(found).argmax())
+        text = f"is {found[row]} in row {row}, wanted a finite number (NaN means missing)"
+        raise FeatureError(f"feature {column.name!r} {text}")
+    return found
+
+
+def _categories(column: pb.Column, rows: int) -> Sequence[object]:
+    if column.numbers:
+        return [_integer(column.name, v) for v in _doubles(column.numbers, rows, f"{column.name!r}").tolist()]
+    texts: list[object] = list(column.texts)
+    if column.at:
+        texts = [None, *texts]
+        try:
+            texts = [texts[i] for i in column.at]
+        except IndexError as error:
+            wanted = f"wanted at most {len(column.texts)}, as many as it has texts"
+            raise FeatureError(f"feature {column.name!r} has {max(column.at)} in `at`, {wanted}") from error
+    if len(texts) != rows:
+        raise FeatureError(f"feature {column.name!r} has {len(texts)} values, wanted one per row: {rows}")
+    return texts
+
+
+def _integer(name: str, value: float) -> int | None:
+    if math.isnan(value):
+        return None
+    if not value.is_integer():
+        raise FeatureError(f"feature {name!r} is {value!r}, wanted a string or an integer")
+    return int(value)
+
+
+def _doubles(data: bytes, rows: int, what: str) -> Times:
+    """(B,), read where they lie."""
+    if len(data) != rows * _DOUBLE.itemsize:
+        raise FeatureError(
+            f"{what} has {len(data)} bytes, wanted {_DOUBLE.itemsize} per row: {rows * _DOUBLE.itemsize}"
+        )
+    return np.frombuffer(data, _DOUBLE)
+
+
+def _at_s(asked: pb.Columns) -> Times:
+    if not asked.times_s:
+        return np.full(asked.rows, np.nan)
+    try:
+        found = _doubles(asked.times_s, asked.rows, "times_s")
+    except FeatureError as error:
+        raise ServingError("INVALID_ARGUMENT", f"columns: {error}") from error
+    if np.isinf(found).any():
+        raise ServingError("INVALID_ARGUMENT", "columns: times_s is infinite, wanted seconds since the epoch, or NaN")
+    return found
 
 
 async def score_columns(
@@ -64,10 +177,10 @@ async def score_columns(
 ) -> Scores:
     """(B, K) of whole columns, as ``LiveModel.predict_columns``; other calls get their turn in between."""
     parts = []
-    for start in range(0, len(numeric), ROWS_AT_ONCE):
+    for start in range(0, len(numeric), COLUMN_ROWS_AT_ONCE):
         if start:
             await asyncio.sleep(0)
-        part = slice(start, start + ROWS_AT_ONCE)
+        part = slice(start, start + COLUMN_ROWS_AT_ONCE)
         parts.append(live.predict_columns(numeric[part], [c[part] for c in categories], times_s[part]))
     return np.concatenate(parts)
 
@@ -75,7 +188,8 @@ async def score_columns(
 def explanation(live: LiveModel, row: pb.Row, unit: pb.Explain) -> pb.Explanation:
     """Of a row that has been scored, so is sound."""
     time_s = row.time_s if row.HasField("time_s") else None
-    explained, dense = live.explain(_values(row), time_s, log_odds=unit == pb.EXPLAIN_LOG_ODDS)
+    by_name = {name: _empty(value) for name, value in row.features.items()}
+    explained, dense = live.explain(by_name, time_s, log_odds=unit == pb.EXPLAIN_LOG_ODDS)
     k = int(explained.said.argmax())  # binary and regression have only one
     names, contributions = live.explainer.grouping.names, explained.contributions[:, k]  # (F,)
     rates = live.explainer.grouping.rate_columns
@@ -85,21 +199,3 @@ def explanation(live: LiveModel, row: pb.Row, unit: pb.Explain) -> pb.Explanatio
         found.append(pb.Attribution(name=names[f], value=value, contribution=contributions[f]))
     label = {"binary": live.spec.score_names[-1], "regression": ""}.get(live.spec.task, live.spec.score_names[k])
     return pb.Explanation(label=label, base=explained.base[k], said=explained.said[k], attributions=found)
-
-
-def _values(row: pb.Row) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in row.features.items():
-        kind = value.WhichOneof("kind")
-        found[name] = None if kind is None else getattr(value, kind)
-    return found
-
-
-def _first_wrong(live: LiveModel, values: Sequence[Mapping[str, object]]) -> int:
-    """Index of the first row that the encoder refuses."""
-    for i, row in enumerate(values):
-        try:
-            live.predict([row])
-        except FeatureError:
-            return i
-    return 0

@@ -2,7 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from stream_app.errors import ServingError
 from stream_app.following import LiveFollower
@@ -11,6 +13,8 @@ from stream_app.serving.limits import Limits
 
 QUIET_S, QUIET_AT_MOST_S = 0.05, 1.0
 """While it drains: without a call for the first it stops, after the second in any case."""
+
+ENDING = "this server is ending, ask another"
 
 
 class Source:
@@ -25,6 +29,7 @@ class Source:
         self._follower, self._limits = follower, limits
         self._changed = asyncio.Event()  # replaced at every change
         self._watchers = self._asked = 0
+        self._streams: set[asyncio.Task[Any]] = set()
         self.draining = False
         """The server is ending: calls are refused."""
         self.leaving = False
@@ -43,7 +48,7 @@ class Source:
         """
         self._asked += 1
         if self.draining:
-            raise ServingError("UNAVAILABLE", "this server is ending, ask another")
+            raise ServingError("UNAVAILABLE", ENDING)
         live = self._follower.live
         if live is None:
             text = f"no version of the model is live yet, waiting for {self._follower.waiting_for}"
@@ -81,6 +86,25 @@ class Source:
             else:
                 await changed.wait()
 
+    @contextmanager
+    def ending_ends(self) -> Iterator[None]:
+        """Around a stream that would go on for ever: once the server drains, it ends.
+
+        Raises:
+            ServingError: UNAVAILABLE: the server is ending.
+        """
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not self.draining:
+                raise
+            raise ServingError("UNAVAILABLE", ENDING) from None
+        finally:
+            self._streams.discard(task)
+
     def tell(self) -> None:
         """Wake the watchers: the live model has changed."""
         self._changed.set()
@@ -94,6 +118,8 @@ class Source:
         """
         self.draining = True
         self.tell()
+        for task in self._streams:
+            task.cancel()
         seen, deadline_s = -1, time.monotonic() + QUIET_AT_MOST_S
         while seen != self._asked and time.monotonic() < deadline_s:
             seen = self._asked

@@ -39,17 +39,42 @@ class Row(_message.Message):
     time_s: float
     def __init__(self, features: _Optional[_Mapping[str, Value]] = ..., time_s: _Optional[float] = ...) -> None: ...
 
-class PredictRequest(_message.Message):
-    __slots__ = ("rows", "explain")
+class Columns(_message.Message):
+    __slots__ = ("rows", "columns", "times_s")
     ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
+    TIMES_S_FIELD_NUMBER: _ClassVar[int]
+    rows: int
+    columns: _containers.RepeatedCompositeFieldContainer[Column]
+    times_s: bytes
+    def __init__(self, rows: _Optional[int] = ..., columns: _Optional[_Iterable[_Union[Column, _Mapping]]] = ..., times_s: _Optional[bytes] = ...) -> None: ...
+
+class Column(_message.Message):
+    __slots__ = ("name", "numbers", "texts", "at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    NUMBERS_FIELD_NUMBER: _ClassVar[int]
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    numbers: bytes
+    texts: _containers.RepeatedScalarFieldContainer[str]
+    at: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, name: _Optional[str] = ..., numbers: _Optional[bytes] = ..., texts: _Optional[_Iterable[str]] = ..., at: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class PredictRequest(_message.Message):
+    __slots__ = ("rows", "columns", "explain")
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    COLUMNS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[Row]
+    columns: Columns
     explain: Explain
-    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("predictions", "model", "version", "version_id", "epoch", "variant", "prior_only", "staleness")
+    __slots__ = ("predictions", "scores", "model", "version", "version_id", "epoch", "variant", "prior_only", "staleness")
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +83,7 @@ class PredictResponse(_message.Message):
     PRIOR_ONLY_FIELD_NUMBER: _ClassVar[int]
     STALENESS_FIELD_NUMBER: _ClassVar[int]
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
+    scores: Scores
     model: str
     version: int
     version_id: str
@@ -65,7 +91,7 @@ class PredictResponse(_message.Message):
     variant: str
     prior_only: bool
     staleness: Staleness
-    def __init__(self, predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., version_id: _Optional[str] = ..., epoch: _Optional[int] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ...) -> None: ...
+    def __init__(self, predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., version_id: _Optional[str] = ..., epoch: _Optional[int] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("scores", "label", "value", "explanation")
@@ -85,6 +111,30 @@ class Prediction(_message.Message):
     value: float
     explanation: Explanation
     def __init__(self, scores: _Optional[_Mapping[str, float]] = ..., label: _Optional[str] = ..., value: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+
+class Scores(_message.Message):
+    __slots__ = ("classes", "values")
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    classes: _containers.RepeatedScalarFieldContainer[str]
+    values: bytes
+    def __init__(self, classes: _Optional[_Iterable[str]] = ..., values: _Optional[bytes] = ...) -> None: ...
+
+class PredictStreamResponse(_message.Message):
+    __slots__ = ("response", "error")
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    response: PredictResponse
+    error: Error
+    def __init__(self, response: _Optional[_Union[PredictResponse, _Mapping]] = ..., error: _Optional[_Union[Error, _Mapping]] = ...) -> None: ...
+
+class Error(_message.Message):
+    __slots__ = ("status", "message")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    status: str
+    message: str
+    def __init__(self, status: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Explanation(_message.Message):
     __slots__ = ("label", "base", "said", "attributions")

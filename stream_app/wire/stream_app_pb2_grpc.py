@@ -39,6 +39,11 @@ class StreamModelStub:
                 request_serializer=stream__app__pb2.PredictRequest.SerializeToString,
                 response_deserializer=stream__app__pb2.PredictResponse.FromString,
                 _registered_method=True)
+        self.PredictStream = channel.stream_stream(
+                '/stream_app.v1.StreamModel/PredictStream',
+                request_serializer=stream__app__pb2.PredictRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.PredictStreamResponse.FromString,
+                _registered_method=True)
         self.GetModel = channel.unary_unary(
                 '/stream_app.v1.StreamModel/GetModel',
                 request_serializer=stream__app__pb2.GetModelRequest.SerializeToString,
@@ -56,6 +61,15 @@ class StreamModelServicer:
 
     def Predict(self, request, context):
         """Score one row or many, up to 4096; with `explain` up to 64.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictStream(self, request_iterator, context):
+        """The same for one request after the other, each answered in order: a connection's cost is paid once, not per call.
+        A request that cannot be answered gets an error in its place, and the stream goes on. A server that ends, ends the
+        stream with UNAVAILABLE after what it has answered.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -83,6 +97,11 @@ def add_StreamModelServicer_to_server(servicer, server):
                     servicer.Predict,
                     request_deserializer=stream__app__pb2.PredictRequest.FromString,
                     response_serializer=stream__app__pb2.PredictResponse.SerializeToString,
+            ),
+            'PredictStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PredictStream,
+                    request_deserializer=stream__app__pb2.PredictRequest.FromString,
+                    response_serializer=stream__app__pb2.PredictStreamResponse.SerializeToString,
             ),
             'GetModel': grpc.unary_unary_rpc_method_handler(
                     servicer.GetModel,
@@ -122,6 +141,33 @@ class StreamModel:
             '/stream_app.v1.StreamModel/Predict',
             stream__app__pb2.PredictRequest.SerializeToString,
             stream__app__pb2.PredictResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/stream_app.v1.StreamModel/PredictStream',
+            stream__app__pb2.PredictRequest.SerializeToString,
+            stream__app__pb2.PredictStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,
