@@ -106,6 +106,6 @@ def test_other_kinds_of_field(data: object, text: str) -> None:
 def test_schemas_name_each_other() -> None:
     found: dict[str, jsons.Schema] = {}
     assert jsons.schema(pb.PredictResponse.DESCRIPTOR, found) == {"$ref": "#/components/schemas/PredictResponse"}
-    assert set(found) == {"PredictResponse", "Prediction", "Explanation", "Attribution", "Staleness"}
+    assert set(found) == {"PredictResponse", "Prediction", "Explanation", "Attribution", "Scores", "Staleness"}
     assert found["Attribution"]["properties"]["value"] == {"type": ["number", "string", "null"]}
     assert found["Prediction"]["properties"]["scores"]["additionalProperties"] == {"type": ["number", "null"]}
