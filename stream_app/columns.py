@@ -2,6 +2,9 @@
 
     B rows   N numeric features   C categorical features
 
+``codecs.mixed.Codec(spec).decode(records)`` gives ``(Columns, list[BadRow])``, both in the order of the log;
+``Codec(spec).warm()`` has it compiled.
+
 Rows stand in the order of the log. A record of the events topic is one example (JSON, protobuf) or a batch of many
 (columnar), so a row is named by (offset, row): the record's offset, and the row's place within the record, 0 for a
 record of one example. What follows from that:

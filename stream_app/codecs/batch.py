@@ -35,6 +35,10 @@ class Coded(NamedTuple):
     """(B,) index into ``values``; -1: missing."""
     values: list[str | int]
 
+    def at(self, i: int) -> str | int | None:
+        """The value of one row."""
+        return self.values[self.codes[i]] if self.codes[i] >= 0 else None
+
 
 class Batch(NamedTuple):
     """B examples, as they came."""
@@ -45,8 +49,11 @@ class Batch(NamedTuple):
     numeric: dict[str, NDArray[np.floating[Any]]]
     """(B,) each; NaN: missing."""
     categorical: dict[str, Coded]
-    label: Coded | Doubles | None
-    """Classes, or numbers with NaN where there is none; None: no row has a label."""
+    """Texts and integers; the model says what an integer is. A name may be here and there."""
+    classes: Coded | None
+    """Labels that are texts or integers; None: no row has one."""
+    values: Doubles | None
+    """(B,) labels that are numbers; NaN where there is none."""
     label_time_s: Doubles | None
     weight: Doubles | None
     """(B,) NaN: the row does not say."""
@@ -54,17 +61,15 @@ class Batch(NamedTuple):
     def row(self, i: int) -> dict[str, Any]:
         """One example, as it would be written in JSON."""
         features: dict[str, Any] = {n: float(c[i]) for n, c in self.numeric.items() if not math.isnan(c[i])}
-        features |= {n: c.values[c.codes[i]] for n, c in self.categorical.items() if c.codes[i] >= 0}
+        features |= {n: c.at(i) for n, c in self.categorical.items() if c.codes[i] >= 0}
         said: dict[str, Any] = {"time": _at(self.time_s, i), "features": features or None, "label": self.label_at(i)}
         said |= {"label_time": _at(self.label_time_s, i), "weight": _at(self.weight, i)}
         return {"id": self.ids[i]} | {name: value for name, value in said.items() if value is not None}
 
     def label_at(self, i: int) -> str | int | float | None:
         """The class or the number of one row, if it has one."""
-        if isinstance(self.label, Coded):
-            code = int(self.label.codes[i])
-            return self.label.values[code] if code >= 0 else None
-        return _at(self.label, i)
+        label = None if self.classes is None else self.classes.at(i)
+        return _at(self.values, i) if label is None else label
 
 
 def row_json(batch: Batch, i: int) -> bytes:
@@ -83,10 +88,10 @@ def pack(batch: Batch) -> bytes:
         message.numeric.add(name=name, values=values.astype(f"<f{size}").tobytes())
     for name, coded in batch.categorical.items():
         message.categorical.append(_coded(name, coded))
-    if isinstance(batch.label, Coded):
-        getattr(message, "class").CopyFrom(_coded("", batch.label))
-    elif batch.label is not None:
-        message.value = batch.label.astype("<f8").tobytes()
+    if batch.classes is not None:
+        getattr(message, "class").CopyFrom(_coded("", batch.classes))
+    if batch.values is not None:
+        message.value = batch.values.astype("<f8").tobytes()
     raw: bytes = message.SerializeToString()
     return raw
 
@@ -114,30 +119,23 @@ def unpack(value: bytes) -> Batch:
     categorical = {c.name: _codes(c, b, f"categorical {c.name!r}") for c in message.categorical}
     if len(numeric) + len(categorical) < len(message.numeric) + len(message.categorical):
         raise DecodeError("a column is there twice, wanted each name once")
-    label: Any = _doubles(message.value, b, "value")
-    if message.HasField("class"):
-        if label is not None:
-            raise DecodeError("there are both 'class' and 'value', wanted one of them")
-        label = _codes(getattr(message, "class"), b, "class")
-    time_s, label_time_s = _doubles(message.time, b, "time"), _doubles(message.label_time, b, "label_time")
-    return Batch(ids, time_s, numeric, categorical, label, label_time_s, _doubles(message.weight, b, "weight"))
+    return Batch(
+        ids,
+        _doubles(message.time, b, "time"),
+        numeric,
+        categorical,
+        _codes(getattr(message, "class"), b, "class") if message.HasField("class") else None,
+        _doubles(message.value, b, "value"),
+        _doubles(message.label_time, b, "label_time"),
+        _doubles(message.weight, b, "weight"),
+    )
 
 
 def coded(values: Any) -> Coded:
-    """A column of categories from B values: texts, integers or None."""
+    """A column of B categories: texts, integers or None."""
     index: dict[str | int, int] = {}
     codes = [-1 if v is None else index.setdefault(v, len(index)) for v in values]
     return Coded(np.array(codes, np.int32), list(index))
-
-
-def concatenate_coded(parts: list[Coded]) -> Coded:
-    """The rows of several columns, one after another, with one dictionary."""
-    index: dict[str | int, int] = {}
-    codes = []
-    for part in parts:
-        place = np.array([*(index.setdefault(v, len(index)) for v in part.values), -1], np.int32)
-        codes.append(place[part.codes])
-    return Coded(np.concatenate(codes), list(index))
 
 
 def _at(column: Doubles | None, i: int) -> float | None:

@@ -1,5 +1,8 @@
 """A batch of examples becomes columns, in arrays throughout: unpack -> [read] -> columns."""
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +13,8 @@ from stream_app.codecs.batch import MOST_CELLS, Batch, Coded, row_json
 from stream_app.codecs.rules import Rules
 from stream_app.columns import BadRow, Columns, empty
 from stream_app.errors import DecodeError
+
+Floating = NDArray[np.floating[Any]]
 
 
 class BatchReader:
@@ -33,7 +38,7 @@ class BatchReader:
             timestamp_ms: of Kafka.
 
         Raises:
-            DecodeError: no row can be read, since a column is not of the kind that the model has.
+            DecodeError: so many rows of so many features that they would take too much memory.
         """
         with np.errstate(invalid="ignore"):  # NaNs of strange make
             return self._read(batch, offset, timestamp_ms)
@@ -64,40 +69,58 @@ class BatchReader:
         return columns.take(good), [BadRow(offset, i, faults[i], row_json(batch, i)) for i in sorted(faults)]
 
     def _fill_features(self, columns: Columns, batch: Batch) -> dict[int, str]:
-        """Returns the rows with numbers that are none."""
-        faults = {}
+        """Returns what is wrong, by row."""
+        faults: dict[int, str] = {}
+
+        def refuse(rows: NDArray[np.bool_], name: str, column: Coded | Floating, wanted: str) -> None:
+            for i in np.flatnonzero(rows).tolist():
+                faults[i] = f"event {batch.ids[i][:80]!r}: feature {name!r} is {_at(column, i)!r}, wanted {wanted}"
+
         for n, name in enumerate(self._numeric):
-            if name in batch.categorical:
-                raise DecodeError(f"feature {name!r} is a categorical column, wanted a numeric one")
-            if (values := batch.numeric.get(name)) is not None:
-                columns.numeric[:, n] = np.clip(values, -LARGEST, LARGEST)
-                for i in np.flatnonzero(np.isinf(values)).tolist():
-                    wanted = "wanted a finite number (NaN means missing)"
-                    faults[i] = f"event {batch.ids[i][:80]!r}: feature {name!r} is {float(values[i])!r}, {wanted}"
+            values, coded = batch.numeric.get(name), batch.categorical.get(name)
+            if coded is not None:
+                integers = _numbers(coded)
+                refuse(_texts(coded), name, coded, "a number")
+                columns.numeric[:, n] = np.clip(integers, -LARGEST, LARGEST)
+            if values is not None:
+                numbers = values if coded is None else np.where(np.isnan(values), integers, values)
+                columns.numeric[:, n] = np.clip(numbers, -LARGEST, LARGEST)
+                refuse(np.isinf(values), name, values, "a finite number (NaN means missing)")
         for c, name in enumerate(self._categorical):
-            if name in batch.numeric:
-                raise DecodeError(f"feature {name!r} is a numeric column, wanted a categorical one")
-            if (column := batch.categorical.get(name)) is not None:
-                found = np.array([*map(text_hash, column.values), (0, -1)], np.int64)  # (values + 1, 2)
-                columns.hashes[:, c], columns.lengths[:, c] = found[column.codes].T
+            if (coded := batch.categorical.get(name)) is not None:
+                found = np.array([*map(text_hash, coded.values), (0, -1)], np.int64)  # (values + 1, 2)
+                columns.hashes[:, c], columns.lengths[:, c] = found[coded.codes].T
+            if (values := batch.numeric.get(name)) is not None:
+                refuse(~np.isnan(values), name, values, "a text or an integer")
         for name in ("time_s", "label_time_s", "weight"):
             if (values := getattr(batch, name)) is not None:
                 getattr(columns, name)[:] = values
         return faults
 
     def _fill_label(self, columns: Columns, batch: Batch) -> NDArray[np.bool_]:
-        """Returns which rows have one."""
-        label = batch.label
-        if label is None:
-            return np.zeros(len(batch.ids), np.bool_)
-        if isinstance(label, Coded):
+        """Returns which rows have one. What is none of the classes, or no number, stays NaN."""
+        labelled = np.zeros(len(batch.ids), np.bool_)
+        if batch.values is not None:
+            labelled |= ~np.isnan(batch.values)
             if self._regression:
-                raise DecodeError("the labels are classes in 'class', wanted numbers in 'value'")
-            targets = np.array([*map(self._rules.target, label.values), np.nan])
-            columns.target[:] = targets[label.codes]
-            return label.codes >= 0
-        if not self._regression:
-            raise DecodeError("the labels are numbers in 'value', wanted classes in 'class'")
-        columns.target[:] = label
-        labelled: NDArray[np.bool_] = ~np.isnan(label)
+                columns.target[:] = batch.values
+        if batch.classes is not None:
+            given = batch.classes.codes >= 0
+            labelled |= given
+            targets = np.array([*map(self._rules.target, batch.classes.values), np.nan])
+            columns.target[given] = targets[batch.classes.codes[given]]
         return labelled
+
+
+def _at(column: Coded | Floating, i: int) -> object:
+    return column.at(i) if isinstance(column, Coded) else float(column[i])
+
+
+def _numbers(coded: Coded) -> NDArray[np.float64]:
+    """Of a column of categories those that are integers (B,); NaN for the rest."""
+    return np.array([*(math.nan if isinstance(v, str) else float(v) for v in coded.values), math.nan])[coded.codes]
+
+
+def _texts(coded: Coded) -> NDArray[np.bool_]:
+    """Which rows of a column of categories are texts."""
+    return np.array([*(isinstance(v, str) for v in coded.values), False])[coded.codes]

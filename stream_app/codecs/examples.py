@@ -78,34 +78,33 @@ class ExampleCodec:
     def _read_features(self, columns: Columns, i: int, e: wire.Example) -> None:
         numeric, categorical = e.features.numeric, e.features.categorical
         for n, name in enumerate(self._numeric):
-            if name in numeric:
-                number = numeric[name]
-                if math.isinf(number):
-                    wanted = "wanted a finite number (NaN means missing)"
-                    raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is {number!r}, {wanted}")
+            number: Label = numeric.get(name)
+            if number is None and name in categorical:
+                number = _name(categorical[name])
+            if isinstance(number, str) or (number is not None and math.isinf(number)):
+                wanted = "a number" if isinstance(number, str) else "a finite number (NaN means missing)"
+                raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is {number!r}, wanted {wanted}")
+            if number is not None:
                 columns.numeric[i, n] = min(max(number, -LARGEST), LARGEST)
-            elif name in categorical:
-                raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is categorical, wanted a number")
         for c, name in enumerate(self._categorical):
             if name in categorical:
                 columns.hashes[i, c], columns.lengths[i, c] = text_hash(_name(categorical[name]))
-            elif name in numeric:
-                raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is a number, wanted a text or an integer")
+            if name in numeric and not math.isnan(numeric[name]):
+                wanted = "wanted a text or an integer"
+                raise DecodeError(f"event {e.id[:80]!r}: feature {name!r} is {numeric[name]!r}, {wanted}")
 
     def _read_label(self, columns: Columns, i: int, e: wire.Example) -> Label:
         match e.WhichOneof("label"):
             case "class":
-                label: Label = _name(getattr(e, "class"))
-                if not self._regression and label is not None:
-                    assert not isinstance(label, float)
-                    columns.target[i] = self._rules.target(label)
+                name = _name(getattr(e, "class"))
+                if name is not None:
+                    columns.target[i] = self._rules.target(name)
+                return name
             case "value":
-                label = e.value
                 if self._regression:
-                    columns.target[i] = label
-            case _:
-                label = None
-        return label
+                    columns.target[i] = e.value
+                return float(e.value)
+        return None
 
 
 def _name(name: wire.Name) -> str | int | None:

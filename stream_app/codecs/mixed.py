@@ -5,7 +5,7 @@ What is no example is set aside alone, with its reason, and the rest counts.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,12 @@ from stream_app.errors import DecodeError
 from stream_app.events import CONTENT_TYPE, ContentType
 
 _NAMES = ", ".join(ContentType)
+
+
+class _Sample(NamedTuple):
+    offset: int = 0
+    timestamp: int = 0
+    value: bytes | None = b'{"id":"x"}'
 
 
 class Codec:
@@ -49,6 +55,10 @@ class Codec:
             elif kind not in singles:
                 parts.append((self._none(), [_whole(record, f"content-type is {kind!r}, wanted one of {_NAMES}")]))
         return _in_order(parts)
+
+    def warm(self) -> None:
+        """Have the scanner compiled before the first record waits for it; some seconds, once a machine."""
+        self._json.decode([_Sample()])
 
     def _none(self) -> Columns:
         return self._json.decode(())[0]

@@ -33,8 +33,10 @@ class Rules:
         self._class_index = {(type(c), c): float(i) for i, c in enumerate(spec.label.classes)}
 
     def target(self, label: int | str) -> float:
-        """Index of a class; NaN if it is none."""
-        return self._class_index.get((type(label), label), math.nan)
+        """Index of a class; NaN if it is none. For regression the number that it is."""
+        if self._classes:
+            return self._class_index.get((type(label), label), math.nan)
+        return math.nan if isinstance(label, str) else float(label)
 
     def faults(
         self,
