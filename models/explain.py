@@ -194,6 +194,7 @@ class Importance:
         self._credit, self._turn = 0.0, 0
         columns, codes = len(self._grouping.dense), len(self._grouping.categories)
         self._kept = Background(np.zeros((0, columns), np.float32), np.zeros((0, codes), np.int64))
+        self._targets = np.zeros(0, np.float32)  # (M,) of the rows kept
 
     def take(self, scores_of: ScoresOf, dense: Floats, categories: Ints, target: Floats) -> None:
         """Let a step's labelled rows, dense (B, N + R), categories (B, C), target (B,), count; mostly they do not.
@@ -213,7 +214,7 @@ class Importance:
         if len(self._kept.dense):
             features = (self._turn * turns + np.arange(turns)) % len(self._sums)
             self._measure(scores_of, picked, target[rows], features, rng)
-        self._remember(picked, rng)
+        self._remember(picked, target[rows], rng)
         self._turn += 1
 
     def _measure(
@@ -238,17 +239,19 @@ class Importance:
         self._sums[features] = self._sums[features] * decay + more
         self._weights[features] = self._weights[features] * decay + n
 
-    def _remember(self, rows: Background, rng: np.random.Generator) -> None:
+    def _remember(self, rows: Background, target: Floats, rng: np.random.Generator) -> None:
         kept, room = self._kept, KEPT - len(self._kept.dense)
         if room > 0:
             self._kept = Background(
                 np.concatenate([kept.dense, rows.dense[:room]]),
                 np.concatenate([kept.categories, rows.categories[:room]]),
             )
+            self._targets = np.concatenate([self._targets, target[:room]])
             return
         new = -(-len(rows.dense) // TURNOVER)
         places = rng.permutation(KEPT)[:new]
         kept.dense[places], kept.categories[places] = rows.dense[:new], rows.categories[:new]
+        self._targets[places] = target[:new]
 
     def largest(self, most: int) -> dict[str, float]:
         """Mean increase of the loss per feature; the largest first, ``most`` of those measured so far."""
@@ -265,6 +268,7 @@ class Importance:
             "turn": np.array([self._turn]),
             "dense": self._kept.dense.copy(),
             "categories": self._kept.categories.astype(np.int32),
+            "targets": self._targets.copy(),
         } | prefixed("label", self._label.state())
 
     def load(self, state: Arrays) -> None:
@@ -275,10 +279,16 @@ class Importance:
         self._sums, self._weights = (state[name].astype(np.float64) for name in ("sums", "weights"))
         self._credit = float(state["credit"].astype(np.float64)[0])
         self._turn = int(state["turn"].astype(np.int64)[0])
-        self._kept = remembered(state)
+        self._kept, self._targets = remembered(state), targets(state)
         self._label.load(under("label", state))
 
 
 def remembered(state: Arrays) -> Background:
     """The rows that an ``Importance`` in this state remembers."""
     return Background(state["dense"].astype(np.float32), state["categories"].astype(np.int64))
+
+
+def targets(state: Arrays) -> Floats:
+    """(M,) the labels of these rows; NaN in versions made before they were kept."""
+    missing = np.full(len(state["dense"]), np.nan)
+    return state.get("targets", missing).astype(np.float32)

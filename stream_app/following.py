@@ -10,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from typing import Literal
 
 import msgspec
 from kafka.errors import KafkaError
 
 from stream_app import artefacts, kafka_clients
-from stream_app.errors import BrokerError, StreamAppError, TopicError
-from stream_app.live import LiveModel, prepare
+from stream_app.decisions import Evidence
+from stream_app.errors import BrokerError, ModelLogError, StreamAppError, TopicError
+from stream_app.live import LiveModel, check_loss, prepare
 from stream_app.logclient import LogClient
-from stream_app.modellog import HISTORY, Envelope, Fold, Variant
+from stream_app.modellog import HISTORY, Challenger, Envelope, Fold, Variant
 from stream_app.registry import Registry
 from stream_app.topics import connect
 
@@ -37,18 +39,35 @@ _STOP_S = 3.0
 _log = logging.getLogger(__name__)
 
 
+Role = Literal["version", "variant", "challenger"]
+"""What may be refused."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Arms:
+    """What answers, and what is tried beside it."""
+
+    live: LiveModel | None = None
+    challenger: LiveModel | None = None
+    trial: Challenger | None = None
+    """How the challenger is tried; None if there is none."""
+
+
 class LiveFollower:
     """A thread that keeps ``live`` the newest version of the models log.
 
     Nothing is live before the log has been folded to the end it had when the thread reached it
-    (DECISIONS.md, rule 17). ``live`` never goes back in number. A version that cannot be prepared is
-    refused and the one before stays. Without a broker the last version stays, ``log_age_s`` grows,
-    and once the broker is back the log is folded anew: it may have been trimmed in between.
+    (DECISIONS.md, rule 17). ``live`` never goes back in number but to a version that is pinned. A version that
+    cannot be prepared, or is much worse than the one before it, is refused and the one before stays. Without a
+    broker the last version stays, ``log_age_s`` grows, and once the broker is back the log is folded anew: it may
+    have been trimmed in between.
 
     Args:
         topic: the models topic; it may be created later.
         registry: where artefacts lie that do not travel inline; None if all do.
         changed: called in the thread after each swap.
+        alarmed: called in the thread when something is refused, with the head's number and what is known; not again
+            for what comes after it, until that kind of thing works again.
     """
 
     def __init__(
@@ -58,11 +77,15 @@ class LiveFollower:
         *,
         registry: Registry | None = None,
         changed: Callable[[LiveModel], None] = lambda live: None,
+        alarmed: Callable[[int, Evidence], None] = lambda number, evidence: None,
     ) -> None:
         self._bootstrap_servers, self._topic = bootstrap_servers, topic
-        self._registry, self._changed = registry, changed
-        self._live: LiveModel | None = None
+        self._registry, self._changed, self._alarmed = registry, changed, alarmed
+        self._arms = Arms()
         self._plain: LiveModel | None = None  # the live version's fp32 form
+        self._pinned = False
+        self._reached = 0  # the highest number that was live and not pinned
+        self._alarms: dict[Role, str] = {}
         self._try_again_s: dict[str, float] = {}  # refused id -> monotonic time
         self._parts: dict[bytes, bytes] = {}  # of the version read last: the next needs only those that changed
         self._heard_s = time.monotonic()
@@ -76,7 +99,17 @@ class LiveFollower:
     @property
     def live(self) -> LiveModel | None:
         """What answers now; take it once per call."""
-        return self._live
+        return self._arms.live
+
+    @property
+    def arms(self) -> "Arms":
+        """The same, and what is tried beside it; take it once per call."""
+        return self._arms
+
+    @property
+    def alarm(self) -> str:
+        """What was refused, and has not been replaced by something that works; empty if nothing."""
+        return "; ".join(self._alarms.values())
 
     def log_age_s(self, now_s: float) -> float:
         """Time since the broker last answered for the models topic; ``now_s`` is monotonic."""
@@ -130,58 +163,122 @@ class LiveFollower:
         self._settle(fold)  # a refused version may be readable by now
 
     def _settle(self, fold: Fold) -> None:
-        """Make the newest version that can be prepared live, in the form that the log says."""
+        """Make live what the log says, as far as it can be prepared."""
         head = fold.head
         if head is None:
             self._wait_for(f"the first version on topic {self._topic!r}")
             return
-        if self._plain is None or head.number > self._plain.envelope.number:
-            self._plain = self._newest(fold, head) or self._plain
+        pinned = fold.route.pinned if fold.route else None
+        if pinned is None:
+            self._follow_head(fold, head)
+        else:
+            self._follow_pin(head, pinned)
         if self._plain is None:
             return
-        self._explain(head, self._plain.envelope)
-        if self._plain.envelope.id == head.id:
-            self._try_again_s.clear()
-        attached = fold.variants if self._plain.envelope.id == head.id else {}
-        bare = tuple(msgspec.structs.replace(v, inline=None) for v in attached.values())
-        live = self._live
-        if live and live.envelope is self._plain.envelope and live.variants == bare:
-            return
-        plain = dataclasses.replace(self._plain, variants=bare)
-        self._swap(self._compressed(plain, attached.get("int8")) or plain)
+        if pinned is not None:
+            refused = self._plain.envelope.id != pinned.id
+            self.waiting_for = f"version {pinned.id}, pinned and refused so far" if refused else ""
+        else:
+            self._explain(head, self._plain.envelope)
+        self._settle_arms(fold, head, self._plain)
 
-    def _newest(self, fold: Fold, head: Envelope) -> LiveModel | None:
-        """The head; if it is refused, the newest before it of its epoch that is not live yet."""
+    def _follow_head(self, fold: Fold, head: Envelope) -> None:
+        """The newest version that can be prepared; never an older one than was live before."""
+        least = self._reached if self._pinned or self._plain is None else self._reached + 1
+        found = self._newest(fold, head, least) if head.number >= least else None
+        if found is not None:
+            self._plain, self._pinned, self._reached = found, False, found.envelope.number
+            if found.envelope.id == head.id:
+                self._try_again_s.clear()
+
+    def _follow_pin(self, head: Envelope, pinned: Envelope) -> None:
+        """Backwards too: that is what a pin is for."""
+        if self._plain is not None and self._plain.envelope.id == pinned.id:
+            self._pinned = True
+            return
+        found = self._prepared(head, pinned, None, "version")
+        if found is not None:
+            self._plain, self._pinned = found, True
+
+    def _newest(self, fold: Fold, head: Envelope, least: int) -> LiveModel | None:
+        """The head; if it is refused, the newest before it of its epoch, down to number ``least``."""
         for _, envelope in reversed(fold.history):
-            old = self._plain is not None and envelope.number <= self._plain.envelope.number
-            if old or envelope.epoch != head.epoch:  # a higher epoch may be a rollback from those before
+            if (
+                envelope.number < least or envelope.epoch != head.epoch
+            ):  # higher epochs may be rollbacks from those before
                 return None
-            if time.monotonic() < self._try_again_s.get(envelope.id, 0.0):
-                continue
-            inline = fold.head_inline if envelope is head else None
-            try:
-                return prepare(artefacts.read(envelope, inline, self._registry, self._parts), envelope)
-            except StreamAppError as error:
-                self._refuse(envelope.id, error)
+            found = self._prepared(head, envelope, fold.head_inline if envelope is head else None, "version")
+            if found is not None:
+                return found
         return None
 
-    def _compressed(self, plain: LiveModel, variant: Variant | None) -> LiveModel | None:
+    def _prepared(self, head: Envelope, envelope: Envelope, inline: bytes | None, role: "Role") -> LiveModel | None:
+        """A version ready to answer; None if it is refused, now or lately."""
+        if time.monotonic() < self._try_again_s.get(envelope.id, 0.0):
+            return None
+        try:
+            found = prepare(artefacts.read(envelope, inline, self._registry, self._parts), envelope)
+            self._check(found, role)
+        except StreamAppError as error:
+            self._refuse(envelope.id, error, role, head.number)
+            return None
+        self._alarms.pop(role, None)
+        return found
+
+    def _check(self, found: LiveModel, role: "Role") -> None:
+        """A version may not be much worse than the one before it; what a new epoch brings was decided by others."""
+        before = self._plain
+        if role == "challenger" and before is not None and found.envelope.signature != before.envelope.signature:
+            raise ModelLogError(f"version {found.envelope.id}: does not fit the head, wanted to be tried beside it")
+        if role == "version" and before is not None and before.envelope.epoch == found.envelope.epoch:
+            check_loss(found, before, found.spec.traffic.check_budget)
+
+    def _settle_arms(self, fold: Fold, head: Envelope, plain: LiveModel) -> None:
+        """Swap if the live version, its form or what is tried beside it has changed."""
+        attached = fold.variants if plain.envelope.id == head.id else {}
+        bare = tuple(msgspec.structs.replace(v, inline=None) for v in attached.values())
+        was = self._arms
+        live = was.live
+        if live is None or live.envelope is not plain.envelope or live.variants != bare:
+            plain = dataclasses.replace(plain, variants=bare)
+            live = self._compressed(head, plain, attached.get("int8")) or plain
+        trial = fold.route.challenger if fold.route else None
+        challenger = self._challenger(head, trial)
+        if live is not was.live or challenger is not was.challenger:
+            self._swap(Arms(live, challenger, trial if challenger else None))
+
+    def _challenger(self, head: Envelope, trial: Challenger | None) -> LiveModel | None:
+        if trial is None:
+            self._alarms.pop("challenger", None)
+            return None
+        mine = self._arms.challenger
+        if mine is not None and mine.envelope.id == trial.envelope.id:
+            return mine
+        return self._prepared(head, trial.envelope, None, "challenger")
+
+    def _compressed(self, head: Envelope, plain: LiveModel, variant: Variant | None) -> LiveModel | None:
         if variant is None or not variant.served:
             return None
         try:
-            return plain.with_variant(variant, artefacts.read(variant, variant.inline, self._registry))
+            found = plain.with_variant(variant, artefacts.read(variant, variant.inline, self._registry))
+            check_loss(found, plain, plain.spec.traffic.check_budget)
         except StreamAppError as error:
-            self._refuse(f"{variant.kind} of {variant.of_version}", error)
+            self._refuse(f"{variant.kind} of {variant.of_version}", error, "variant", head.number)
             return None
+        self._alarms.pop("variant", None)
+        return found
 
-    def _refuse(self, name: str, error: StreamAppError) -> None:
+    def _refuse(self, name: str, error: StreamAppError, role: "Role" = "version", number: int = 0) -> None:
         if name not in self._try_again_s:
             self.refused += 1
             _log.error("refused %s: %s", name, error)
         self._try_again_s[name] = time.monotonic() + PREPARE_AGAIN_S
         if len(self._try_again_s) > 2 * HISTORY:  # versions and their variants; the oldest is in no fold any more
             del self._try_again_s[next(iter(self._try_again_s))]
-        if self._live is None:
+        if role not in self._alarms:
+            self._alarmed(number, {"what": role, "name": name, "error": str(error)})
+        self._alarms[role] = f"refused {name}: {error}"
+        if self._arms.live is None:
             self._wait_for(str(error))
 
     def _explain(self, head: Envelope, mine: Envelope) -> None:
@@ -198,9 +295,12 @@ class LiveFollower:
             _log.warning("waiting: %s", what)
         self.waiting_for = what
 
-    def _swap(self, live: LiveModel) -> None:
-        self._live = live
-        _log.info("live: %s number %d, %s", live.envelope.id, live.envelope.number, live.variant)
+    def _swap(self, arms: "Arms") -> None:
+        live = arms.live
+        assert live is not None
+        self._arms = arms
+        beside = f", {arms.trial.mode}: {arms.trial.envelope.id}" if arms.trial else ""
+        _log.info("live: %s number %d, %s%s", live.envelope.id, live.envelope.number, live.variant, beside)
         self._changed(live)
 
 

@@ -10,14 +10,18 @@ from numpy.typing import NDArray
 
 from models import learners
 from models.direct import Direct
-from models.explain import Background, Explained, Explainer, remembered
+from models.explain import Background, Explained, Explainer, remembered, targets
 from models.features import FeatureEncoder, Raw
+from models.measure import Examples, mean_loss, target_variance
 from models.runtime import Runs, Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
 from stream_app import artefacts
 from stream_app.errors import ModelLogError
 from stream_app.modellog import Envelope, Variant
+
+FEWEST_CHECKED = 32
+"""With fewer labelled rows a loss says nothing yet."""
 
 Scores = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -37,6 +41,8 @@ class LiveModel:
     """Event time of the newest label it has learned from; 0 before the first."""
     prior_only: bool
     """Before two classes (one label, for regression) had been seen: the labels' all-time mean is all it says."""
+    examples: Examples
+    """Labelled rows that it remembers, up to 128; ``check_loss`` asks it about them."""
     variant: Literal["fp32", "int8"] = "fp32"
     variants: tuple[Variant, ...] = ()
     """All that are attached to the version, without their bytes."""
@@ -127,6 +133,7 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
         session=_session(spec, encoder, arrays),
         explainer=Explainer(spec, _background(encoder, arrays)),
         newest_s=_newest_s(learned, envelope),
+        examples=_examples(arrays),
         prior_only=encoder.prior_only,
     )
 
@@ -147,6 +154,47 @@ def _background(encoder: FeatureEncoder, arrays: Arrays) -> Background:
         return remembered(kept)
     codes = np.zeros((1, len(encoder.categorical_names)), np.int64)
     return Background(encoder.scaler.mean.astype(np.float32)[None], codes)
+
+
+def _examples(arrays: Arrays) -> Examples:
+    """Those of its rows whose label is known."""
+    kept = under("importance", arrays)
+    if "dense" not in kept:
+        return Examples(np.zeros((0, 0), np.float32), np.zeros((0, 0), np.int64), np.zeros(0, np.float32))
+    rows, target = remembered(kept), targets(kept)
+    known = np.isfinite(target)
+    return Examples(rows.dense[known], rows.categories[known], target[known])
+
+
+def check_loss(model: LiveModel, other: LiveModel, budget: float) -> None:
+    """See that a model is not much worse than another one, on the labelled rows that it remembers itself.
+
+    It has learned these rows, the other one perhaps not: a sound one does not lose by much. Nothing is said where
+    there are too few rows, where one of them answers with the prior, or where features or classes differ.
+
+    Args:
+        budget: how much more it may lose: log-loss, or for regression squared error as a share of the label's variance.
+
+    Raises:
+        ModelLogError: it loses more.
+    """
+    rows = model.examples
+    apart = model.envelope.signature != other.envelope.signature or model.prior_only or other.prior_only
+    if apart or len(rows.target) < FEWEST_CHECKED:
+        return
+    unit = target_variance(rows) if model.spec.task == "regression" else 1.0
+    if unit == 0.0:
+        return
+    mine, its = (_loss(m, rows) / unit for m in (model, other))
+    if not mine <= its + budget:
+        name = f"{model.variant} of version {model.envelope.id} (number {model.envelope.number})"
+        before = f"the {its:.4f} of version {other.envelope.id} (number {other.envelope.number})"
+        wanted = f"wanted at most {budget:g} more than {before}"
+        raise ModelLogError(f"{name}: self-check lost {mine:.4f} on {len(rows.target)} rows, {wanted}")
+
+
+def _loss(model: LiveModel, rows: Examples) -> float:
+    return mean_loss(model.spec.task, model.session.run(rows.numeric, rows.categories), rows.target)
 
 
 def _newest_s(learned: Arrays, envelope: Envelope) -> float:

@@ -4,9 +4,11 @@ import os
 import re
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -20,7 +22,10 @@ from stream_app.live import LiveModel, prepare
 from stream_app.modellog import HISTORY, Envelope
 from stream_app.registry import Registry
 from tests.stream_app.versions import (
+    Writer,
     artefact,
+    challenger_of,
+    envelope_of,
     onnx,
     spec_of,
     until,
@@ -250,3 +255,205 @@ def test_a_silent_broker_is_noticed(app_name: str, monkeypatch: pytest.MonkeyPat
                 writer.version(0.3)
                 until(lambda: score(follower.live) == 0.3)
         os.kill(broker.pid, signal.SIGKILL)
+
+
+# Pins and what is tried ---------------------------------------------------------------------------
+
+
+class Held:
+    """A registry and a writer whose versions lie in it, too."""
+
+    def __init__(self, writer: Writer, folder: Path) -> None:
+        self.writer, self.registry = writer, Registry(str(folder))
+
+    def version(self, score: float, targets: list[float] | None = None, **changes: Any) -> Envelope:
+        data = artefact(self.writer.spec, score, targets=targets)
+        kept = self.registry.write("versions", ".safetensors", data)
+        return self.writer.announce(data, artefact=kept.path, **changes)
+
+
+@pytest.fixture
+def held(embedded: str, app_name: str, tmp_path: Path) -> Iterator[Held]:
+    with writing(embedded, spec_of(app_name)) as writer:
+        yield Held(writer, tmp_path)
+
+
+@pytest.fixture
+def alarms() -> list[tuple[int, dict[str, Any]]]:
+    return []
+
+
+@pytest.fixture
+def follower(
+    held: Held, embedded: str, app_name: str, alarms: list[tuple[int, dict[str, Any]]]
+) -> Iterator[LiveFollower]:
+    follower = LiveFollower(
+        embedded, f"{app_name}.models", registry=held.registry, alarmed=lambda n, e: alarms.append((n, dict(e)))
+    )
+    follower.start()
+    yield follower
+    follower.stop()
+
+
+def test_a_pinned_version_answers_until_it_is_unpinned(held: Held, follower: LiveFollower) -> None:
+    first = held.version(0.3)
+    held.version(0.4)
+    until(lambda: number(follower) == 2)
+    held.writer.route(pinned=first)
+    until(lambda: score(follower.live) == 0.3)
+    held.version(0.5)
+    time.sleep(0.2)
+    assert (number(follower), follower.waiting_for, follower.alarm) == (1, "", "")
+    held.writer.route()
+    until(lambda: score(follower.live) == 0.5)
+
+
+def test_after_a_pin_of_what_came_from_elsewhere_the_head_answers_again_whatever_the_numbers(
+    held: Held, follower: LiveFollower
+) -> None:
+    held.version(0.3)
+    until(lambda: number(follower) == 1)
+    data = artefact(held.writer.spec, 0.9)
+    kept = held.registry.write("held", ".safetensors", data)
+    elsewhere = msgspec.structs.replace(envelope_of(held.writer.spec, data), number=500, artefact=kept.path)
+    held.writer.route(pinned=elsewhere)
+    until(lambda: (number(follower), score(follower.live)) == (500, 0.9))
+    held.writer.route()
+    until(lambda: (number(follower), score(follower.live)) == (1, 0.3))
+
+
+def test_a_server_that_starts_answers_with_the_pinned_version(held: Held, embedded: str, app_name: str) -> None:
+    first = held.version(0.3)
+    held.version(0.4)
+    held.writer.route(pinned=first)
+    with following(embedded, app_name, held.registry) as follower:
+        until(lambda: follower.live)
+        assert number(follower) == 1
+
+
+def test_a_pin_that_cannot_be_read_leaves_what_is_live_and_raises_an_alarm(
+    held: Held, follower: LiveFollower, alarms: list[tuple[int, dict[str, Any]]]
+) -> None:
+    first = held.version(0.3)
+    held.version(0.4)
+    until(lambda: number(follower) == 2)
+    held.writer.route(pinned=msgspec.structs.replace(first, artefact="held/gone.safetensors"))
+    until(lambda: follower.waiting_for == f"version {first.id}, pinned and refused so far")
+    assert number(follower) == 2
+    assert "cannot read held/gone.safetensors" in follower.alarm
+    ((at, evidence),) = alarms
+    assert (at, evidence["what"], evidence["name"]) == (2, "version", first.id)
+    held.writer.route()
+    held.version(0.5)
+    until(lambda: number(follower) == 3)
+    assert follower.alarm == ""
+
+
+def test_a_challenger_stands_beside_the_live_version_through_swaps(held: Held, follower: LiveFollower) -> None:
+    first = held.version(0.3)
+    held.version(0.4)
+    held.writer.route(challenger=challenger_of(first, percent=5.0))
+    until(lambda: follower.arms.challenger)
+    challenger = follower.arms.challenger
+    assert (score(challenger), score(follower.live)) == (0.3, 0.4)
+    assert follower.arms.trial is not None
+    assert follower.arms.trial.percent == 5.0
+    held.version(0.5)
+    until(lambda: score(follower.live) == 0.5)
+    assert follower.arms.challenger is challenger
+    held.writer.route()
+    until(lambda: follower.arms.challenger is None)
+    assert (score(follower.live), follower.arms.trial) == (0.5, None)
+
+
+def test_a_challenger_that_cannot_answer_or_means_something_else_is_refused(
+    held: Held, follower: LiveFollower, alarms: list[tuple[int, dict[str, Any]]]
+) -> None:
+    head = held.version(0.4)
+    other = msgspec.structs.replace(head, id="f" * 16, signature="other")
+    held.writer.route(challenger=challenger_of(other))
+    until(lambda: follower.alarm)
+    wanted = f"version {'f' * 16}: does not fit the head, wanted to be tried beside it"
+    assert follower.alarm == f"refused {'f' * 16}: {wanted}"
+    for percent in range(41, 44):
+        held.version(percent / 100)
+    until(lambda: number(follower) == 4)
+    assert follower.arms.challenger is None
+    assert [evidence["what"] for _, evidence in alarms] == ["challenger"]
+    held.writer.route()
+    until(lambda: not follower.alarm)
+
+
+# What is much worse -------------------------------------------------------------------------------
+
+
+LATE = [1.0] * 32
+
+
+def test_a_version_that_is_much_worse_on_what_it_remembers_is_refused(
+    held: Held, follower: LiveFollower, alarms: list[tuple[int, dict[str, Any]]]
+) -> None:
+    """The loss of 0.7 where all were late is 0.36, that of 0.2 is 1.61."""
+    held.version(0.75)
+    until(lambda: number(follower) == 1)
+    held.version(0.2, LATE[:31])  # too few rows to say so
+    until(lambda: number(follower) == 2)
+    held.version(0.7, LATE)
+    until(lambda: number(follower) == 3)
+    worse = held.version(0.2, LATE)
+    until(lambda: follower.alarm)
+    held.version(0.21, LATE)
+    until(lambda: follower.refused == 2)
+    assert (number(follower), score(follower.live)) == (3, 0.7)
+    ((at, evidence),) = alarms
+    assert (at, evidence["name"]) == (4, worse.id)
+    wanted = r"\(number 4\): self-check lost 1\.6094 on 32 rows, wanted at most 0\.5 more than the 0\.3567 of version"
+    assert re.search(wanted, str(evidence["error"]))
+    held.version(0.72, LATE)
+    until(lambda: number(follower) == 6)
+    assert follower.alarm == ""
+
+
+def test_what_a_new_epoch_brings_was_decided_by_others(held: Held, follower: LiveFollower) -> None:
+    held.version(0.75)
+    until(lambda: number(follower) == 1)
+    held.version(0.2, LATE, epoch=1)
+    until(lambda: number(follower) == 2)
+    assert follower.refused == 0
+
+
+def test_a_compressed_form_that_is_much_worse_is_refused(held: Held, follower: LiveFollower) -> None:
+    first = held.version(0.75, LATE)
+    until(lambda: number(follower) == 1)
+    held.writer.client.append(variant_of(first, onnx(held.writer.spec, 0.2)))
+    until(lambda: "int8 of version" in follower.alarm)
+    assert (score(follower.live), follower.live.variant) == (0.75, "fp32")  # type: ignore[union-attr]
+    held.writer.client.append(variant_of(first, onnx(held.writer.spec, 0.74)))
+    until(lambda: score(follower.live) == 0.74)
+    assert follower.alarm == ""
+
+
+def test_regression_is_checked_in_variances_of_the_label(embedded: str, app_name: str, tmp_path: Path) -> None:
+    with writing(embedded, spec_of(app_name, "regression")) as writer:
+        held = Held(writer, tmp_path)
+        with following(embedded, app_name, held.registry) as follower:
+            held.version(100.0)
+            until(lambda: number(follower) == 1)
+            held.version(105.0, [90.0, 110.0] * 16)  # 1.25 variances, 1.0 before
+            until(lambda: number(follower) == 2)
+            held.version(125.0, [90.0, 110.0] * 16)
+            until(lambda: follower.refused)
+            assert number(follower) == 2
+
+
+def test_an_older_version_is_freed_after_its_last_call(held: Held, follower: LiveFollower) -> None:
+    held.version(0.3)
+    until(lambda: number(follower) == 1)
+    call = follower.live
+    assert call is not None
+    old = weakref.ref(call.session)
+    held.version(0.4)
+    until(lambda: number(follower) == 2)
+    assert score(call) == 0.3  # whoever has it keeps a whole one
+    del call
+    until(lambda: old() is None)

@@ -25,7 +25,7 @@ from models.spec import (
     to_json,
 )
 from stream_app.logclient import LogClient
-from stream_app.modellog import Announcement, Envelope, Hyper, Variant
+from stream_app.modellog import Announcement, Challenger, Envelope, Hyper, Route, Variant
 from stream_app.topics import create_topics
 
 NOW_S = 1_700_000_000.0
@@ -85,8 +85,16 @@ def encoder_of(spec: ModelSpec, labels: int = 4) -> FeatureEncoder:
     return encoder
 
 
-def artefact(spec: ModelSpec, score: float = 0.5, labels: int = 4, graph: bytes | None = None) -> bytes:
+def artefact(
+    spec: ModelSpec, score: float = 0.5, labels: int = 4, graph: bytes | None = None, targets: list[float] | None = None
+) -> bytes:
+    """A version's file; it remembers a labelled row for each of ``targets``."""
     arrays = prefixed("features", encoder_of(spec, labels).state())
+    if targets is not None:
+        columns, codes = dense_columns(spec), len(spec.features.categorical)
+        arrays["importance.dense"] = np.zeros((len(targets), columns), np.float32)
+        arrays["importance.categories"] = np.zeros((len(targets), codes), np.int32)
+        arrays["importance.targets"] = np.array(targets, np.float32)
     arrays["serving.onnx"] = np.frombuffer(graph or onnx(spec, score), np.uint8)
     return pack(arrays, {"spec": to_json(spec), "made_for": str(score)})
 
@@ -137,6 +145,23 @@ def variant_of(envelope: Envelope, graph: bytes, *, served: bool = True) -> Vari
     )
 
 
+def challenger_of(envelope: Envelope, **changes: object) -> Challenger:
+    fields: dict[str, object] = {
+        "envelope": envelope,
+        "mode": "canary",
+        "percent": 100.0,
+        "key": "",
+        "auto": True,
+        "labels": 100,
+        "margin": 0.0,
+        "until_s": time.time() + 3600.0,
+        "offsets": envelope.offsets,
+        "replay_from": envelope.replay_from,
+        "predictions_from": envelope.predictions_from,
+    }
+    return Challenger(**fields | changes)  # type: ignore[arg-type]
+
+
 class Writer:
     """Announces versions of one model, each learned on the one before."""
 
@@ -164,6 +189,12 @@ class Writer:
     def version(self, score: float, **changes: object) -> Envelope:
         """Make a sound version the head."""
         return self.announce(artefact(self.spec, score), **changes)
+
+    def route(self, **changes: object) -> Route:
+        """Say what servers answer with."""
+        made = Route(after=self.client.fold.route_at, created_s=time.time(), **changes)  # type: ignore[arg-type]
+        assert self.client.reroute(made)
+        return made
 
     def broken(self, score: float) -> Envelope:
         """Make a version the head whose graph cannot be loaded, though every hash is right."""
