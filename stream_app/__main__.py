@@ -17,6 +17,15 @@ from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.registry import Registry
 
+_QUIET = {
+    "kafka": logging.CRITICAL,  # logs an error for every consumer that is closed
+    "aiohttp.server": logging.CRITICAL,  # logs a traceback for bytes that are no HTTP
+    "aiokafka": logging.ERROR,
+    "faust": logging.ERROR,
+    "mode": logging.ERROR,
+}
+"""What libraries log, unless --log-level is debug."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input ends with its reason and exit code 2."""
@@ -24,8 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     if unknown:  # parse_args would say so with the usage of all commands
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    quiet = {"kafka": logging.CRITICAL, "aiokafka": logging.ERROR, "faust": logging.ERROR, "mode": logging.ERROR}
-    for library, level in quiet.items():  # kafka-python logs an error for every consumer that is closed
+    quiet = {
+        "kafka": logging.CRITICAL,
+        "aiohttp.server": logging.CRITICAL,
+        "aiokafka": logging.ERROR,
+        "faust": logging.ERROR,
+        "mode": logging.ERROR,
+    }
+    # kafka-python logs an error for every consumer that is closed, aiohttp a traceback for bytes that are no HTTP.
+    for library, level in quiet.items():
         logging.getLogger(library).setLevel(logging.DEBUG if args.log_level == "debug" else level)
     try:
         return int(args.command(args, read_spec(args.spec)))

@@ -8,6 +8,7 @@ over gRPC, every call through ``calls``; both over HTTP, if asked for, through `
 import asyncio
 import functools
 import logging
+import resource
 import signal
 import time
 from collections.abc import Awaitable, Callable
@@ -247,6 +248,7 @@ def run(
     Raises:
         SettingsError: as ``serve``.
     """
+    _allow_connections()
     host, rest_host = listen.rpartition(":")[0], (rest or "").rpartition(":")[0]
     announce = ready or (lambda port: print(f"serving on {host}:{port}", flush=True))
     asyncio.run(
@@ -267,6 +269,15 @@ def run(
             )
         )
     )
+
+
+def _allow_connections() -> None:
+    """As many as the system lets a process have: what shells give, often 1,024, a thousand clients use up."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (ValueError, OSError):  # macOS says "endless" and does not take it
+        pass
 
 
 async def _until_signalled(serving: Callable[..., Awaitable[None]]) -> None:
