@@ -13,9 +13,7 @@ import msgspec
 from models.features import LARGEST
 from models.spec import ModelSpec
 from stream_app.errors import DecodeError
-from stream_app.events import WEIGHTS
-
-LONGEST_ID = 512
+from stream_app.events import LONGEST_ID, WEIGHTS
 
 
 class Record(Protocol):

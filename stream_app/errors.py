@@ -3,8 +3,10 @@
     StreamAppError
     ├── SettingsError      a flag or an environment variable is wrong
     ├── DecodeError        a record of the events topic cannot be an event
+    ├── ExampleError       what a producer was given is no example
     ├── BrokerError        the broker is missing, dead or refuses
     │   ├── TopicError     a topic is missing, recreated, shorter than what the model has seen
+    │   ├── DeliveryError  examples were sent and not acknowledged
     │   └── StuckError     lag is there and the position does not advance
     ├── ModelLogError      the models topic and the model do not fit together
     │   ├── EpochError     head and spec, or head and topics, differ: a new epoch must be chosen
@@ -32,12 +34,20 @@ class DecodeError(StreamAppError):
     pass
 
 
+class ExampleError(StreamAppError):
+    exit_code = 2
+
+
 class BrokerError(StreamAppError):
     pass
 
 
 class TopicError(BrokerError):
     exit_code = 2
+
+
+class DeliveryError(BrokerError):
+    pass
 
 
 class StuckError(BrokerError):

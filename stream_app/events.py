@@ -27,6 +27,9 @@ WEIGHTS = (1e-6, 1e6)
 """The least and the most that one example may count for."""
 
 
+LONGEST_ID = 512
+"""Characters."""
+
 CONTENT_TYPE = "content-type"
 """Header of a record that says what it is, as a ContentType; a record without one is JSON."""
 

@@ -10,7 +10,8 @@ from models.hashes import text_hash
 from models.spec import ModelSpec
 from stream_app.codecs.scanner import Scanner
 from stream_app.columns import BadRow, Columns, empty
-from stream_app.decode import LONGEST_ID, Decoder, Event, Record
+from stream_app.decode import Decoder, Event, Record
+from stream_app.events import LONGEST_ID
 
 
 class JsonCodec:

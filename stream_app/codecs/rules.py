@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from models.features import LARGEST
 from models.spec import ModelSpec
 from stream_app.columns import Columns
-from stream_app.decode import LONGEST_ID
-from stream_app.events import WEIGHTS
+from stream_app.events import LONGEST_ID, WEIGHTS
 
 Mask = NDArray[np.bool_]
 Stamps = NDArray[np.int64]

@@ -15,6 +15,7 @@ import pytest
         "stream_app.lag",
         "stream_app.monitor",
         "examples.flights.produce",
+        "stream_app.producer",
     ],
 )
 def test_what_does_not_learn_loads_none_of_torch_faust_river_and_numba(module: str) -> None:

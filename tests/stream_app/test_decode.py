@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Stream
-from stream_app.decode import LONGEST_ID, BadRecord, Decoder, Event
+from stream_app.decode import BadRecord, Decoder, Event
+from stream_app.events import LONGEST_ID
 
 SENT_S = 1_000_000.0
 

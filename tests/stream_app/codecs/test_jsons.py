@@ -13,7 +13,8 @@ from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Stream
 from stream_app.codecs.jsons import JsonCodec, write
 from stream_app.codecs.scanner import Scanner
 from stream_app.columns import BadRow, Columns, concatenated, empty
-from stream_app.decode import LONGEST_ID, Decoder
+from stream_app.decode import Decoder
+from stream_app.events import LONGEST_ID
 from tests.stream_app.test_decode import Record, features, label, records_of
 
 FLIGHT = (

@@ -14,9 +14,8 @@ from stream_app.codecs.batch import Batch, Coded, coded, pack, unpack
 from stream_app.codecs.batches import BatchReader
 from stream_app.codecs.mixed import Codec, content_type
 from stream_app.columns import MOST_ROWS, BadRow, Columns, split
-from stream_app.decode import LONGEST_ID
 from stream_app.errors import DecodeError
-from stream_app.events import ContentType
+from stream_app.events import LONGEST_ID, ContentType
 from stream_app.wire import events_pb2 as wire
 from tests.stream_app.codecs.test_jsons import SPECS, assert_same, spec_of
 
