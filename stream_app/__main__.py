@@ -1,4 +1,4 @@
-"""The commands: stream-app worker | tuner | compressor | serve | monitor | lag | up, and those of ``operator``."""
+"""The commands: worker | tuner | compressor | serve | monitor | lag | produce | up, and those of ``operator``."""
 
 import argparse
 import logging
@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
+from pathlib import Path
 
 from models.spec import LONGEST_S, ModelSpec, SpecError, read_spec
 from stream_app import operator
@@ -68,13 +69,14 @@ def build_parser() -> argparse.ArgumentParser:
         ("serve", _serve, "answer over gRPC, and HTTP if asked to, with the newest version"),
         ("monitor", _monitor, "Prometheus endpoint and live view: lag, loss, drift, versions"),
         ("lag", _lag, "per partition: end offset, offset in the newest version, lag"),
+        ("produce", _produce, "send a file of examples, CSV or JSON lines, to the events topic"),
         ("up", _up, "all of it on this machine, with an embedded broker if none is named"),
         *operator.COMMANDS,
     ):
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(command=command, parser=sub)
         _common(sub, broker_required=name != "up")
-        if name not in ("monitor", "lag"):
+        if name not in ("monitor", "lag", "produce"):
             _add_registry(sub)
         if add := (_ADD | operator.ADD).get(name):
             add(sub)
@@ -168,6 +170,18 @@ def _add_lag(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--watch", type=_seconds, metavar="S", help="print again every S seconds, until Ctrl-C")
 
 
+def _add_produce(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--file", required=True, type=Path, metavar="FILE", help="ends with .csv or .jsonl")
+    sub.add_argument("--topic", metavar="NAME", help="an existing topic (default: the model's events topic)")
+    for column in ("id", "time", "label", "label-time", "weight", "key"):
+        sub.add_argument(
+            f"--{column}",
+            default=column.replace("-", "_"),
+            metavar="COLUMN",
+            help="of a CSV file, where it is not called %(default)s",
+        )
+
+
 def _add_up(sub: argparse.ArgumentParser) -> None:
     _add_worker(sub)
     _add_address(sub, "--listen", "127.0.0.1:50051", "where the server answers")
@@ -218,6 +232,7 @@ _ADD = {
     "serve": _add_serve,
     "monitor": _add_monitor,
     "lag": _add_lag,
+    "produce": _add_produce,
     "up": _add_up,
 }
 
@@ -344,6 +359,15 @@ def _lag(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import lag
 
     return lag.run(spec.name, bootstrap_servers=args.bootstrap_servers, as_json=args.json, watch_s=args.watch)
+
+
+def _produce(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import feed
+    from stream_app.topics import connect
+
+    connect(args.bootstrap_servers)
+    named = feed.Named(args.id, args.time, args.label, args.label_time, args.weight, args.key)
+    return feed.run(spec, bootstrap_servers=args.bootstrap_servers, path=args.file, topic=args.topic, named=named)
 
 
 def _up(args: argparse.Namespace, spec: ModelSpec) -> int:

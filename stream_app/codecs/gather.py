@@ -139,6 +139,8 @@ def columns(
         None if given is None else _times(name, given, len(ids))
         for name, given in (("time_s", time_s), ("label_time_s", label_time_s), ("weight", weight))
     )
+    if features is None and label is None:
+        raise ExampleError("there are neither features nor labels")
     if features is not None and times_s is None:
         raise ExampleError("there are features and no time_s, wanted seconds since the epoch")
     if label is not None and label_times_s is None:

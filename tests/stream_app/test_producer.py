@@ -256,10 +256,11 @@ def test_no_example_is_refused_at_once(monkeypatch: pytest.MonkeyPatch, said: di
         ({"features": {"a": np.array([True, False])}, "time_s": [1, 1]}, "column 'a' is of bool, wanted numbers"),
         ({"features": {"a": np.array([1, 2**63], np.uint64)}, "time_s": [1, 1]}, "integers of 64 bits"),
         ({"features": {}}, "there are features and no time_s"),
+        ({}, "there are neither features nor labels"),
         ({"label": [1, 0]}, "there are labels and no label_time_s"),
         ({"label": [1, 0], "label_time_s": [1]}, r"column 'label_time_s' has the shape \(1,\)"),
         ({"ids": ["x", ""]}, "an id is '', wanted texts"),
-        ({"keys": ["x"]}, "there are 1 keys, wanted 2"),
+        ({"keys": ["x"], "label": [1, 0], "label_time_s": [1, 1]}, "there are 1 keys, wanted 2"),
     ],
 )
 def test_no_columns_are_refused_at_once(monkeypatch: pytest.MonkeyPatch, said: dict[str, Any], reason: str) -> None:
