@@ -9,7 +9,7 @@ Parameters (linear, nets, stacks, powers)   x = b + sum_i n_i / n (x_i - b). The
     Adam's moments and what is left to chance are the largest part's.
 Sums and means that forget (rates, transitions, categories, bayes, discriminant's means)   of the base what m steps
     leave, m = sum_i m_i; the rest is a mean of what is new in each part, m_i / m of it: as if rows had come by turns.
-Sums that do not (the discriminant's matrix, leaves, losses, moments)   x = b + sum_i (x_i - b).
+Sums that do not (tables, the discriminant's matrix, leaves, losses, moments)   x = b + sum_i (x_i - b).
 Weights of members and ways   the mean as for parameters, of their logs. Not their sum, though each part's evidence is
     of other rows: fixed share forgets, so a weight tells of the last rows only, and its chance would be summed too.
 Windows   the newest rows by turns, in the order of how far each part had come, then of the key. Never averaged.
@@ -26,7 +26,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.experts import bayes, categories, discriminant, forest, mixing, recent
+from models.experts import bayes, categories, discriminant, forest, mixing, recent, tables
 from models.experts.arrays import F64, I64, U64
 from models.snapshot import Arrays, prefixed, under
 
@@ -101,6 +101,7 @@ def _merged(base: Arrays, parts: Sequence[Part]) -> Arrays:
         if name in base:
             found[name] = _mean(base[name], [state[name] for state in states], rows)
     if "bayes.count" in base:
+        found |= prefixed("tables", tables.together(*of("tables"), rows / rows.sum()))
         found |= prefixed("bayes", _bayes(*of("bayes"), news))
         found |= prefixed("discriminant", _discriminant(*of("discriminant"), news))
     for name in sorted({name.split(".")[0] for name in base if name.startswith("forest_")}):

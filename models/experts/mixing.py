@@ -75,11 +75,12 @@ def paced(lateness: F64, late: float) -> float:
 
 
 @compiled
-def sure_of(p: F64, usual: F64, power: float, noise: float, logs: F64, q: F64) -> None:
-    """q (K,) as the table above says, and its logs (K,)."""
+def sure_of(p: F64, usual: F64, log_usual: F64, power: float, noise: float, evidence: F64, logs: F64, q: F64) -> None:
+    """q (K,) as the table above says, and its logs (K,); evidence (K,) is log p - log usual."""
     classes, top, total = len(p), -math.inf, 0.0
     for k in range(classes):
-        logs[k] = power * math.log(max(p[k], TINY)) + (1.0 - power) * math.log(max(usual[k], TINY))
+        evidence[k] = math.log(max(p[k], TINY)) - log_usual[k]
+        logs[k] = log_usual[k] + power * evidence[k]
         top = max(top, logs[k])
     for k in range(classes):
         q[k] = math.exp(logs[k] - top)
@@ -91,14 +92,19 @@ def sure_of(p: F64, usual: F64, power: float, noise: float, logs: F64, q: F64) -
 
 @compiled
 def mix_classes(
-    p: F64, b: int, sure: F64, share: F64, stack: F64, bias: F64, final: F64, q: F64, logs: F64, ways: F64, out: F64
-) -> None:
-    """The ways (A, K) and their mix out (K,), from members p (M, B, K); q and logs (M, K) are filled on the way."""
+    p: F64, b: int, sure: F64, share: F64, stack: F64, bias: F64, final: F64,
+    evidence: F64, q: F64, logs: F64, ways: F64, out: F64,
+) -> None:  # fmt: skip
+    """The ways (A, K) and their mix out (K,), from members p (M, B, K).
+
+    On the way, evidence, q and logs (M, K) are filled as ``sure_of`` does.
+    """
     members, classes = len(p), p.shape[2]
     ways[0] = 0.0
     ways[1:] = bias
+    log_usual = np.log(np.maximum(p[USUAL, b], TINY))
     for m in range(members):
-        sure_of(p[m, b], p[USUAL, b], sure[0, m], sure[1, m], logs[m], q[m])
+        sure_of(p[m, b], p[USUAL, b], log_usual, sure[0, m], sure[1, m], evidence[m], logs[m], q[m])
         for k in range(classes):
             ways[0, k] += share[m] * q[m, k]
             for s in range(len(stack)):
@@ -113,22 +119,19 @@ def mix_classes(
 
 
 @compiled
-def calibrate(p: F64, usual: F64, q: F64, true: int, weight: float, m: int, sure: F64) -> None:
+def calibrate(evidence: F64, usual: F64, q: F64, true: int, weight: float, m: int, sure: F64) -> None:
     """One step of a member's noise (expectation maximisation) and of its power (Newton)."""
     noise = sure[1, m]
     by_noise = noise * usual[true] / q[true]
-    mean, square, hit = 0.0, 0.0, 0.0
-    for k in range(len(p)):
-        log = math.log(max(p[k], TINY)) - math.log(max(usual[k], TINY))
+    mean, square = 0.0, 0.0
+    for k in range(len(q)):
         share = (q[k] - noise * usual[k]) / (1.0 - noise)
-        mean += share * log
-        square += share * log * log
-        if k == true:
-            hit = log
+        mean += share * evidence[k]
+        square += share * evidence[k] * evidence[k]
     noise_step = (1.0 - SURE_KEEP) * min(weight, 1.0)
     weight *= 1.0 - by_noise
     sure[2, m] = SURE_KEEP * sure[2, m] + weight * (square - mean * mean)
-    power = sure[0, m] - weight * (mean - hit) / (sure[2, m] + STEADY)
+    power = sure[0, m] - weight * (mean - evidence[true]) / (sure[2, m] + STEADY)
     sure[0, m] = min(max(power, LEAST_SURE), MOST_SURE)
     sure[1, m] = min(max(noise + noise_step * (by_noise - noise), TINY), MOST_NOISE)
 
@@ -136,10 +139,10 @@ def calibrate(p: F64, usual: F64, q: F64, true: int, weight: float, m: int, sure
 @compiled
 def predict_classes(p: F64, sure: F64, share: F64, stack: F64, bias: F64, final: F64, told: F64, out: F64) -> None:
     """Members' answers p (M, B, K) mixed: each way's told (A, B, K), and out (B, K)."""
-    q, logs = np.empty((len(p), p.shape[2])), np.empty((len(p), p.shape[2]))
+    evidence, q, logs = np.empty((3, len(p), p.shape[2]))
     ways = np.empty((len(final), p.shape[2]))
     for b in range(p.shape[1]):
-        mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out[b])
+        mix_classes(p, b, sure, share, stack, bias, final, evidence, q, logs, ways, out[b])
         told[:, b] = ways
 
 
@@ -154,11 +157,11 @@ def learn_classes(
     have been learned since.
     """
     members, classes, n_ways = len(p), p.shape[2], len(final)
-    q, logs, ways = np.empty((members, classes)), np.empty((members, classes)), np.empty((n_ways, classes))
-    out = np.empty(classes)
+    evidence, q, logs = np.empty((3, members, classes))
+    ways, out = np.empty((n_ways, classes)), np.empty(classes)
     losses, way_losses = np.empty(members), np.empty(n_ways)
     for b in range(p.shape[1]):
-        mix_classes(p, b, sure, share, stack, bias, final, q, logs, ways, out)
+        mix_classes(p, b, sure, share, stack, bias, final, evidence, q, logs, ways, out)
         true, weight, pace = int(y[b]), min(w[b], HEAVIEST), paced(lateness, late[b])
         for m in range(members):
             losses[m] = -logs[m, true]
@@ -174,7 +177,7 @@ def learn_classes(
                 for m in range(members):
                     stack[s, m] -= step * logs[m, k] / members
         for m in range(members):
-            calibrate(p[m, b], p[USUAL, b], q[m], true, weight * pace, m, sure)
+            calibrate(evidence[m], p[USUAL, b], q[m], true, weight * pace, m, sure)
         reweigh(share, losses, weight, pace)
         reweigh(final, way_losses, weight, pace)
 

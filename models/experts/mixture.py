@@ -22,6 +22,7 @@ from models.experts.mixing import Mixing
 from models.experts.neighbours import Neighbours
 from models.experts.net import Nets
 from models.experts.recent import Recent
+from models.experts.tables import Tables
 from models.experts.window import CHUNK, Rows, Window, tame
 from models.snapshot import Arrays, prefixed, under
 
@@ -166,7 +167,10 @@ class Mixture:
             "nets": self._nets[0],
             "slow_nets": self._nets[1],
         }
+        self._tables: Tables | None = None
         if self._classes > 1:
+            self._tables = Tables(self._x_at, codes=self._codes, classes=self._classes)
+            self._members["tables"] = self._tables
             self._members["bayes"] = Bayes(**sizes)
             self._members["discriminant"] = Discriminant(**sizes)
         else:
@@ -290,6 +294,8 @@ class Mixture:
         self._categories.grow(self._codes, self._classes)
         for member in self._members.values():
             member.grow(self._width, self._classes, self._codes)
+        if self._tables is not None:
+            self._tables.place(self._x_at)
         self._mixing.grow(self._classes)
 
     def _allot(self, columns: int, category_sizes: tuple[int, ...]) -> None:
@@ -320,6 +326,8 @@ class Mixture:
         self._categories.forget(rows)
         for nets in self._nets:
             nets.forget(rows)
+        if self._tables is not None:
+            self._tables.forget(rows)
         self._window.forget(rows, int(self._code_at[column][0]))
 
     # --- parameters ---------------------------------------------------------------------------------------
@@ -387,4 +395,6 @@ class Mixture:
         self._classes = state["recent.rates"].shape[1]
         for name, member in self._members.items():
             member.load(under(name, state))
+        if self._tables is not None:
+            self._tables.place(self._x_at)
         self._neighbours.derive(self._window)

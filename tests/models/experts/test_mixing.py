@@ -243,12 +243,13 @@ def test_weights_follow_the_losses_and_share_a_little(pace: float) -> None:
 
 @pytest.mark.parametrize("usual", [np.full(3, 1 / 3), np.array([0.1, 0.3, 0.6])])
 def test_a_sure_answer_is_a_power_against_the_usual_and_noise(usual: np.ndarray) -> None:
-    p, logs, q = np.array([0.7, 0.2, 0.1]), np.empty(3), np.empty(3)
-    sure_of(p, usual, 2.0, 0.3, logs, q)
+    p, (evidence, logs, q) = np.array([0.7, 0.2, 0.1]), np.empty((3, 3))
+    sure_of(p, usual, np.log(usual), 2.0, 0.3, evidence, logs, q)
     raised = usual * (p / usual) ** 2
     wanted = 0.7 * raised / raised.sum() + 0.3 * usual
     np.testing.assert_allclose(q, wanted)
     np.testing.assert_allclose(logs, np.log(wanted))
+    np.testing.assert_allclose(evidence, np.log(p / usual))
 
 
 def test_the_median_is_where_half_of_the_weight_is_reached() -> None:
