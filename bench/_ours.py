@@ -31,7 +31,12 @@ class Ours:
     def learn_many(self, rows: Sequence[Row], labels: Sequence[float]) -> None:
         self._model.learn_many(rows, labels)
 
+    def best_member(self) -> tuple[str, float]:
+        """Its name and its summed log-loss so far."""
+        losses: dict[str, float] = self._mixture.member_losses()
+        return min(losses.items(), key=lambda pair: pair[1])
+
     def regret(self) -> float:
         """By how much the mixture's summed log-loss so far is above its best member's."""
         loss: float = self._mixture.loss
-        return loss - min(self._mixture.member_losses().values())
+        return loss - self.best_member()[1]

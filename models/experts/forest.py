@@ -168,18 +168,18 @@ def leaf_of(row: F32, feature: I32, threshold: F32, child: I32) -> int:
 
 @compiled
 def answer(
-    row: F32, built: int, feature: I32, threshold: F32, child: I32, leaf: F32, mass: F32, prior: F64, out: F64
+    row: F32, built: int, feature: I32, threshold: F32, child: I32, leaf: F32, mass: F32, prior: F64, at: I64, out: F64
 ) -> None:
-    """Mean over the trees of each leaf's shares, shrunk to prior (K,): out (K,)."""
+    """Mean over the trees of each leaf's shares, shrunk to prior (K,): out (K,); each tree's leaf: at (T,)."""
     if built == 0:
         out[:] = prior
         return
     out[:] = 0.0
     for t in range(built):
-        at = leaf_of(row, feature[t], threshold[t], child[t])
-        scale = 1.0 / (mass[t, at] + BELIEF) / built
+        at[t] = leaf_of(row, feature[t], threshold[t], child[t])
+        scale = 1.0 / (mass[t, at[t]] + BELIEF) / built
         for k in range(len(out)):
-            out[k] += (leaf[t, at, k] + BELIEF * prior[k]) * scale
+            out[k] += (leaf[t, at[t], k] + BELIEF * prior[k]) * scale
 
 
 @compiled
@@ -187,8 +187,9 @@ def predict(
     z: F32, counters: I64, feature: I32, threshold: F32, child: I32, leaf: F32, mass: F32, prior: F64, out: F64
 ) -> None:
     """Answers for rows z (B, D): out (1, B, K)."""
+    at = np.empty(len(feature), np.int64)
     for b in range(len(z)):
-        answer(z[b], counters[0], feature, threshold, child, leaf, mass, prior[b], out[0, b])
+        answer(z[b], counters[0], feature, threshold, child, leaf, mass, prior[b], at, out[0, b])
 
 
 @compiled
@@ -207,15 +208,15 @@ def learn(
         used: (T, 2) nodes and leaves of each tree.
     """
     trees, room, classes = len(feature), len(past_z), leaf.shape[2]
+    at = np.empty(trees, np.int64)
     for b in range(len(z)):
-        answer(z[b], counters[0], feature, threshold, child, leaf, mass, prior[b], out[0, b])
+        answer(z[b], counters[0], feature, threshold, child, leaf, mass, prior[b], at, out[0, b])
         for t in range(counters[0]):
-            at = leaf_of(z[b], feature[t], threshold[t], child[t])
-            mass[t, at] += w[b]
+            mass[t, at[t]] += w[b]
             if classes == 1:
-                leaf[t, at, 0] += w[b] * y[b]
+                leaf[t, at[t], 0] += w[b] * y[b]
             else:
-                leaf[t, at, int(y[b])] += w[b]
+                leaf[t, at[t], int(y[b])] += w[b]
         seen = start + b + 1
         if seen < counters[2]:
             continue

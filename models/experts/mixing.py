@@ -22,7 +22,7 @@ import numpy as np
 
 from models.compiled import compiled
 from models.experts.arrays import F32, F64
-from models.experts.scores import HEAVIEST
+from models.experts.scores import HEAVIEST, squash
 from models.snapshot import Arrays
 
 USUAL = 0
@@ -102,7 +102,9 @@ def mix_classes(
     members, classes = len(p), p.shape[2]
     ways[0] = 0.0
     ways[1:] = bias
-    log_usual = np.log(np.maximum(p[USUAL, b], TINY))
+    log_usual = out  # its place, until there is an answer
+    for k in range(classes):
+        log_usual[k] = math.log(max(p[USUAL, b, k], TINY))
     for m in range(members):
         sure_of(p[m, b], p[USUAL, b], log_usual, sure[0, m], sure[1, m], evidence[m], logs[m], q[m])
         for k in range(classes):
@@ -110,8 +112,7 @@ def mix_classes(
             for s in range(len(stack)):
                 ways[1 + s, k] += stack[s, m] * logs[m, k]
     for a in range(1, len(ways)):
-        ways[a] = np.exp(ways[a] - ways[a].max())
-        ways[a] /= ways[a].sum()
+        squash(ways[a])
     out[:] = 0.0
     for a in range(len(ways)):
         for k in range(classes):
