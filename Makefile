@@ -49,7 +49,7 @@ CLIENTS := .venv-clients
 
 clients: $(STAMP)  ## ask a server with Triton's and KServe's own clients
 	test -x $(CLIENTS)/bin/python || $(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install -q $(PIP_FLAGS) 'tritonclient[grpc]==2.73.0' kserve==0.21.0
+	$(CLIENTS)/bin/python -m pip install -q $(PIP_FLAGS) 'tritonclient[grpc,http]==2.73.0' kserve==0.21.0
 	CLIENTS_PYTHON=$(CLIENTS)/bin/python $(BIN)/python -m pytest -q tests/clients
 
 protos: $(STAMP)  ## generate stream_app/wire from protos/

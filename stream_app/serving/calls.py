@@ -85,6 +85,7 @@ def _wrapped(handler: Handler, allow: Callable[[Context], None]) -> Handler:
         try:
             allow(context)
             async for response in answer(parse(raw), context):
+                allow(context)  # a token may have been taken back meanwhile
                 yield response
         except Exception as error:
             await _abort(context, error)

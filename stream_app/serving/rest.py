@@ -123,6 +123,7 @@ class Rest:
                 response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
                 try:
                     async for line in lines:
+                        self._check_token(request, route)  # it may have been taken back meanwhile
                         if not response.prepared:
                             await response.prepare(request)
                         async with asyncio.timeout(self._limits.transfer_s):  # a reader that does not read
@@ -145,10 +146,13 @@ class Rest:
         self._calls += 1
         try:
             self._check_origin(request)
-            self._guard.check(route.method, request.headers.get("Authorization"))
+            self._check_token(request, route)
             yield
         finally:
             self._calls -= 1
+
+    def _check_token(self, request: web.Request, route: Route) -> None:
+        self._guard.check(route.method, request.headers.get("Authorization"))
 
     def _check_origin(self, request: web.Request) -> None:
         """No page of another site may use a browser on this machine to call.

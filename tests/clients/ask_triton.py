@@ -1,13 +1,42 @@
-"""Run by test_clients where tritonclient is: HOST:PORT of gRPC, name of a model with distance and carrier."""
+"""Run by test_clients where tritonclient is: HOST:PORT of gRPC and of HTTP, a model with distance and carrier."""
 
 import sys
 
 import numpy as np
 import tritonclient.grpc as triton
+import tritonclient.http as over_http
 from tritonclient.utils import InferenceServerException
 
 
-def main(target: str, model: str) -> None:
+def main(target: str, address: str, model: str) -> None:
+    ask_grpc(target, model)
+    ask_http(address, model)
+
+
+def ask_http(address: str, model: str) -> None:
+    """Tensors go as bytes behind the JSON, unless told otherwise."""
+    client = over_http.InferenceServerClient(address)
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready(model)
+    assert client.get_server_metadata()["name"] == "stream-app"
+    assert client.get_model_metadata(model)["inputs"][0]["name"] == "distance"
+    assert client.get_model_repository_index()[0]["state"] == "READY"
+    for binary in (True, False):
+        distance = over_http.InferInput("distance", [2, 1], "FP32")
+        distance.set_data_from_numpy(np.array([[2.0], [4.0]], np.float32), binary_data=binary)
+        carrier = over_http.InferInput("carrier", [2, 1], "BYTES")
+        carrier.set_data_from_numpy(np.array([["UA"], ["B6"]], object), binary_data=binary)
+        wanted = [over_http.InferRequestedOutput(name, binary_data=binary) for name in ("scores", "label")]
+        for outputs in (wanted, None):
+            answer = client.infer(model, [distance, carrier], request_id="x7", outputs=outputs)
+            assert answer.as_numpy("scores").shape == (2, 2)
+            assert [str(np.asarray(v, dtype="S"), "utf8") for v in answer.as_numpy("label")] == ["late", "late"]
+            assert answer.get_response()["id"] == "x7"
+    refused(lambda: client.infer("nothing", [distance]), "404", "there is no model 'nothing'")
+
+
+def ask_grpc(target: str, model: str) -> None:
     client = triton.InferenceServerClient(target)
     assert client.is_server_live()
     assert client.is_server_ready()

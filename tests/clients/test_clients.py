@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_app.client import StreamModelClient
+from stream_app.broker import EmbeddedBroker
 from tests.conftest import NO_CLIENTS
 from tests.stream_app.servers import number, serving
 from tests.stream_app.versions import artefact, looking, spec_of, until, writing
@@ -27,16 +27,20 @@ def python() -> str:
 
 
 @pytest.fixture(scope="module")
-def client(embedded_broker, python: str) -> Iterator[StreamModelClient]:
-    servers = embedded_broker.bootstrap_servers
-    with writing(servers, spec_of("clients")) as writer, serving(servers, "clients") as made:
+def addresses(embedded_broker: EmbeddedBroker, python: str) -> Iterator[tuple[str, str]]:
+    """Of gRPC, and of HTTP."""
+    servers, ports = embedded_broker.bootstrap_servers, list[int]()
+    with (
+        writing(servers, spec_of("clients")) as writer,
+        serving(servers, "clients", rest="127.0.0.1:0", rest_ready=ports.append) as made,
+    ):
         writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
         until(lambda: number(made) == 1)
-        yield made
+        yield made.target, f"127.0.0.1:{ports[0]}"
 
 
 @pytest.mark.parametrize("script", ["ask_triton.py", "ask_kserve.py"])
-def test_a_client_of_others_works_unchanged(script: str, python: str, client: StreamModelClient) -> None:
-    argv = [python, str(HERE / script), client.target, "clients"]
+def test_a_client_of_others_works_unchanged(script: str, python: str, addresses: tuple[str, str]) -> None:
+    argv = [python, str(HERE / script), *addresses, "clients"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -4,6 +4,8 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +181,61 @@ def test_without_tls_nobody_gets_in(server: Server) -> None:
         assert status(stub.Check, health_pb2.HealthCheckRequest()) == "UNAVAILABLE"
     with pytest.raises((ConnectionError, OSError)):
         ask(server.address, "/v2/health/live")
+
+
+def test_a_token_that_is_taken_back_ends_its_streams(
+    embedded: str, app_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.serving.tokens.LOOK_EVERY_S", 0.0)
+    file, ports = tmp_path / "tokens.toml", list[int]()
+    file.write_text(TOKENS)
+    security = Security(tokens=str(file))
+    with (
+        writing(embedded, spec_of(app_name)) as writer,
+        serving(embedded, app_name, security=security, rest="127.0.0.1:0", rest_ready=ports.append) as client,
+        grpc.insecure_channel(client.target) as channel,
+        closing(HTTPConnection(f"127.0.0.1:{ports[0]}", timeout=20)) as connection,
+    ):
+        writer.version(0.3)
+        watch = pb_grpc.StreamModelStub(channel).WatchModel
+        changes = watch(pb.WatchModelRequest(), metadata=metadata("reader"), wait_for_ready=True, timeout=20)
+        assert next(changes).version.number == 1
+        connection.request("GET", "/v1/watch", headers={"Authorization": "Bearer reader"})
+        lines = connection.getresponse()
+        assert b'"number":1,' in lines.readline()
+        file.write_text(entry("operator", '["predict"]'))
+        writer.version(0.4)
+        with pytest.raises(grpc.RpcError, match="the token is unknown"):
+            next(changes)
+        assert b'"status":"UNAUTHENTICATED"' in lines.readline()
+
+
+def test_a_renewed_certificate_is_shown(
+    embedded: str, app_name: str, ca: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream_app.serve.FRESH_S", 0.02)
+    files, ports = issue(ca, tmp_path), list[int]()
+    security = Security(certificate=str(files.chain), key=str(files.key))
+
+    def shown(port: int | str) -> str:
+        return ssl.get_server_certificate(("127.0.0.1", int(port)), timeout=20)
+
+    with serving(embedded, app_name, security=security, rest="127.0.0.1:0", rest_ready=ports.append) as client:
+        both = (ports[0], client.target.rpartition(":")[2])
+        before = [shown(port) for port in both]
+        assert before[0] == before[1]
+        issue(ca, tmp_path)
+        until(lambda: all(shown(port) != old for port, old in zip(both, before, strict=True)))
+
+
+def test_servers_share_their_ports(embedded: str, app_name: str) -> None:
+    ports: list[int] = []
+    shared: dict[str, Any] = {"share_port": True, "rest_ready": ports.append}
+    with serving(embedded, app_name, rest="127.0.0.1:0", **shared) as first:
+        second = serving(embedded, app_name, listen=first.target, rest=f"127.0.0.1:{ports[0]}", **shared)
+        with second as client:
+            assert client.target == first.target
+            assert ports[0] == ports[1]
 
 
 def test_elsewhere_than_on_loopback_only_predictions_are_free(embedded: str, app_name: str) -> None:
