@@ -13,7 +13,7 @@ from stream_app.serving import inference, jsons, tensors
 from stream_app.serving.jsons import Schema
 from stream_app.serving.limits import Limits
 from stream_app.serving.oip import SERVICE, OpenInference
-from stream_app.serving.routes import NoDeadline, Reply, Route, Sent, encoded, summary_of
+from stream_app.serving.routes import NoDeadline, Reply, Route, Sent, aside, encoded, summary_of
 from stream_app.serving.source import Source
 from stream_app.serving.tensors import Parameter, Tensor
 from stream_app.wire import open_inference_pb2 as pb
@@ -132,10 +132,7 @@ class OpenInferenceOverHTTP:
 
     async def infer(self, sent: Sent) -> Reply:
         """Score rows that come as tensors."""
-        request, rest = _read(sent)
-        inputs = [_input(given, rest) for given in request.inputs]
-        if rest:
-            raise _wrong(f"the body has {len(rest)} bytes more than its tensors need")
+        request, inputs = await aside(sent, _read, sent)
         asked = inference.Asked(
             sent.path["model"],
             sent.path.get("version", ""),
@@ -168,8 +165,8 @@ def _ready(ready: bool) -> Reply:
     return Reply(encoded({"ready": ready}), status=200 if ready else 503)
 
 
-def _read(sent: Sent) -> tuple[InferRequest, bytearray]:
-    """The JSON, and the bytes behind it."""
+def _read(sent: Sent) -> tuple[InferRequest, list[Tensor]]:
+    """The JSON, and its tensors, some of them in the bytes behind it."""
     size = sent.headers.get(JSON_BYTES, str(len(sent.body)))
     if not size.isascii() or not size.isdigit() or len(size) > 12 or int(size) > len(sent.body):
         raise _wrong(f"{JSON_BYTES} is {size[:20]!r}, wanted at most the {len(sent.body)} bytes of the body")
@@ -177,22 +174,31 @@ def _read(sent: Sent) -> tuple[InferRequest, bytearray]:
         request = msgspec.json.decode(sent.body[: int(size)], type=InferRequest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _wrong(f"the body is no inference request: {error}") from error
-    return request, bytearray(sent.body[int(size) :])
+    rest, inputs = memoryview(sent.body)[int(size) :], []
+    for given in request.inputs:
+        taken = _own_bytes(given, len(rest))
+        inputs.append(_input(given, None if taken is None else rest[:taken]))
+        rest = rest[taken or 0 :]
+    if rest:
+        raise _wrong(f"the body has {len(rest)} bytes more than its tensors need")
+    return request, inputs
 
 
-def _input(given: Input, rest: bytearray) -> Tensor:
-    """Takes what is its own off ``rest``."""
-    said = tensors.declared(given.name, given.datatype, given.shape)
+def _own_bytes(given: Input, left: int) -> int | None:
+    """How many of the bytes behind the JSON are a tensor's; None if its data is JSON."""
     size = given.parameters.get(_IN)
     if size is None:
-        values = tensors.from_json(said, given.data)
-    else:
-        if given.data is not None:
-            raise _wrong(f"{said}: has data and {_IN}, wanted one of them")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= len(rest):
-            raise _wrong(f"{said}: {_IN} is {size!r}, wanted at most the {len(rest)} bytes that follow")
-        values = tensors.from_raw(said, bytes(rest[:size]))
-        del rest[:size]
+        return None
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= left:
+        raise _wrong(f"tensor {given.name!r}: {_IN} is {size!r}, wanted at most the {left} bytes that follow")
+    return size
+
+
+def _input(given: Input, raw: memoryview | None) -> Tensor:
+    said = tensors.declared(given.name, given.datatype, given.shape)
+    if raw is not None and given.data is not None:
+        raise _wrong(f"{said}: has data and {_IN}, wanted one of them")
+    values = tensors.from_json(said, given.data) if raw is None else tensors.from_raw(said, raw)
     return Tensor(*said, values, {k: v for k, v in given.parameters.items() if v is not None})
 
 

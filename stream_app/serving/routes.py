@@ -4,10 +4,11 @@ Every method of our own service whose request is one message has a route, ``POST
 otherwise; no method is listed by hand. A method that streams its answers sends one JSON object a line.
 """
 
+import asyncio
 import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from google.protobuf.message import Message
@@ -20,6 +21,11 @@ from stream_app.wire import stream_app_pb2 as pb
 
 SERVICE = pb.DESCRIPTOR.services_by_name["StreamModel"]
 NAMED = {"GetModel": ("GET", "/v1/model"), "WatchModel": ("GET", "/v1/watch")}
+
+LARGE_BYTES = 32_768
+"""Some hundred rows; reading JSON takes about 10 us each."""
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 class Sent(NamedTuple):
@@ -74,11 +80,15 @@ def _route(method: Any, answer: Callable[..., Any], found: dict[str, Schema]) ->
         message: Message = jsons.parse(method.input_type, decoded(sent.body) if sent.body else {})
         return message
 
+    def write(response: Message) -> Reply:
+        return Reply(encoded(jsons.dump(response)))
+
     async def once(sent: Sent) -> Reply:
-        return Reply(encoded(jsons.dump(await answer(read(sent), NoDeadline()))))
+        response = await answer(await aside(sent, read, sent), NoDeadline())
+        return await aside(sent, write, response)
 
     async def lines(sent: Sent) -> AsyncIterator[bytes]:
-        async for response in answer(read(sent), NoDeadline()):
+        async for response in answer(await aside(sent, read, sent), NoDeadline()):
             yield encoded(jsons.dump(response)) + b"\n"
 
     return Route(
@@ -90,6 +100,11 @@ def _route(method: Any, answer: Callable[..., Any], found: dict[str, Schema]) ->
         request,
         jsons.schema(method.output_type, found),
     )
+
+
+async def aside(sent: Sent, work: Callable[[T], U], given: T) -> U:
+    """``work(given)``; beside the event loop if what was sent is large: it would keep all other calls waiting."""
+    return await asyncio.to_thread(work, given) if len(sent.body) > LARGE_BYTES else work(given)
 
 
 def _kebab(name: str) -> str:

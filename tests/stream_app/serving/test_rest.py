@@ -13,6 +13,7 @@ import pytest
 
 from stream_app.serving.limits import Limits
 from stream_app.serving.rest import STATUSES
+from stream_app.serving.routes import LARGE_BYTES
 from tests.stream_app.servers import number, serving
 from tests.stream_app.serving.http import ask
 from tests.stream_app.versions import Writer, artefact, looking, spec_of, until, writing
@@ -62,6 +63,15 @@ def test_it_predicts_what_grpc_predicts(server: Server) -> None:
         assert row["scores"] == pytest.approx(prediction.scores)
         assert row["label"] == prediction.label
     assert said.json["version_id"] == answer.version.id
+
+
+def test_large_requests_are_read_beside_the_others(server: Server) -> None:
+    rows = [{"features": {"distance": float(i % 3), "carrier": "UA"}} for i in range(1500)]
+    assert len(json.dumps(rows)) > LARGE_BYTES
+    said = server.ask("/v1/predict", {"rows": rows}).json["predictions"]
+    assert [p["scores"] for p in said[:3]] * 500 == [p["scores"] for p in said]
+    wrong = server.ask("/v1/predict", {"rows": [*rows, {"features": {"distance": []}}]})
+    assert (wrong.status, "rows[1500].features.distance" in wrong.json["error"]) == (400, True)
 
 
 def test_it_explains(server: Server) -> None:
