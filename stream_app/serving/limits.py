@@ -17,7 +17,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     watchers: int = 64
     """Of these, WatchModel streams."""
     transfer_s: float = 30.0
-    """Over HTTP, for a request's body to arrive, and for each line of a stream to leave."""
+    """Over HTTP, for a request's body to arrive, and for an answer, or a line of one, to leave."""
     notice_s: float = 0.2
     """Between NOT_SERVING and refusing new calls, for balancers to look elsewhere."""
     grace_s: float = 5.0

@@ -3,8 +3,8 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -13,6 +13,7 @@ from aiohttp import web
 
 from stream_app.errors import ServingError, SettingsError
 from stream_app.serving.limits import Limits
+from stream_app.serving.permissions import needed
 from stream_app.serving.routes import Reply, Route, Sent, encoded, is_stream
 from stream_app.serving.security import Guard, is_loopback
 
@@ -93,8 +94,6 @@ class Rest:
         """Every error in the same form."""
         try:
             return await handler(request)
-        except ServingError as error:
-            return _refusal(error)
         except web.HTTPRequestEntityTooLarge:
             text = f"the request has more than {self._limits.message_bytes} bytes, which is the limit"
             return _refusal(ServingError("RESOURCE_EXHAUSTED", text), HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -102,45 +101,57 @@ class Rest:
             status = _OF_HTTP.get(error.status, "INVALID_ARGUMENT")
             text = f"{request.method} {request.path[:200]}: {error.reason}"
             return _refusal(ServingError(status, text), error.status, error.headers.get("Allow"))
-        except (ConnectionError, asyncio.CancelledError):  # whoever asked has gone
+        except ConnectionError:  # whoever asked has gone
             raise
-        except Exception:
-            _log.exception("%s %s failed", request.method, request.path)
-            return _refusal(ServingError("INTERNAL", "an error of the server, which its log tells"))
+        except Exception as error:
+            return _refusal(_known(request, error))
 
     def _once(self, route: Route) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
             async with self._let_in(request, route):
                 reply = await cast(Callable[[Sent], Awaitable[Reply]], route.answer)(await self._sent(request))
-            return _response(reply)
+                response = _response(reply)
+                await response.prepare(request)
+                await self._leaves(request, response.write_eof())
+            return response
 
         return answer
 
     def _lines(self, route: Route) -> Handler:
         async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
             async with self._let_in(request, route):
-                lines = cast(Callable[[Sent], AsyncIterator[bytes]], route.answer)(await self._sent(request))
-                response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+                stream = cast(Callable[[Sent], AsyncGenerator[bytes]], route.answer)(await self._sent(request))
                 try:
-                    async for line in lines:
-                        self._check_token(request, route)  # it may have been taken back meanwhile
-                        if not response.prepared:
+                    async with aclosing(stream) as lines:
+                        async for line in lines:
+                            self._check_token(request, route)  # it may have been taken back meanwhile
                             await response.prepare(request)
-                        async with asyncio.timeout(self._limits.transfer_s):  # a reader that does not read
-                            await response.write(line)
-                except ServingError as error:
-                    if not response.prepared:
+                            if not await self._leaves(request, response.write(line)):
+                                break
+                except Exception as error:
+                    if not response.prepared or isinstance(error, ConnectionError):
                         raise
-                    await response.write(encoded(_told(error)) + b"\n")
-            if not response.prepared:  # a stream without a line
-                await response.prepare(request)
+                    last = encoded(_told(_known(request, error))) + b"\n"
+                    await self._leaves(request, response.write(last))
             return response
 
         return answer
 
+    async def _leaves(self, request: web.Request, writing: Awaitable[None]) -> bool:
+        """Whether it did in time; of a reader that does not read, the connection is cut: its call would never end."""
+        try:
+            async with asyncio.timeout(self._limits.transfer_s):
+                await writing
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()
+            return False
+        return True
+
     @asynccontextmanager
     async def _let_in(self, request: web.Request, route: Route) -> AsyncIterator[None]:
-        if self._calls >= self._limits.calls:
+        if self._calls >= self._limits.calls and needed(route.method):  # a full server is no sick one
             text = f"{self._calls} calls are in flight, which is the limit; try again, or another server"
             raise ServingError("RESOURCE_EXHAUSTED", text)
         self._calls += 1
@@ -193,6 +204,14 @@ def _fixed(reply: Reply) -> Handler:
         return _response(reply)
 
     return answer
+
+
+def _known(request: web.Request, error: Exception) -> ServingError:
+    """What may be told of it."""
+    if isinstance(error, ServingError):
+        return error
+    _log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return ServingError("INTERNAL", "an error of the server, which its log tells")
 
 
 def _told(error: ServingError) -> dict[str, str]:

@@ -1,19 +1,24 @@
 """Both services over HTTP: the same answers and the same statuses as over gRPC."""
 
+import asyncio
 import json
 import re
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from typing import Any
 
 import numpy as np
 import pytest
 
+from stream_app.modellog import Envelope
+from stream_app.serving import messages
 from stream_app.serving.limits import Limits
-from stream_app.serving.rest import STATUSES
-from stream_app.serving.routes import LARGE_BYTES
+from stream_app.serving.rest import STATUSES, Rest
+from stream_app.serving.routes import LARGE_BYTES, Reply, Route, Sent
+from stream_app.serving.security import Guard
 from tests.stream_app.servers import number, serving
 from tests.stream_app.serving.http import ask
 from tests.stream_app.versions import Writer, artefact, looking, spec_of, until, writing
@@ -237,6 +242,7 @@ def test_too_many_calls(server: Server) -> None:
     with watching(), watching():
         said = server.ask("/v1/model")
         assert (said.status, said.name) == (429, "RESOURCE_EXHAUSTED")
+        assert server.ask("/v2/health/ready").status == 200  # else it would be ended for being full
     until(lambda: server.ask("/v1/model").status == 200)
 
 
@@ -244,6 +250,38 @@ def test_a_body_that_never_comes(server: Server) -> None:
     with socket.create_connection(server.address.split(":")) as connection:
         connection.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
         assert b"DEADLINE_EXCEEDED" in connection.recv(10_000)
+
+
+@pytest.mark.parametrize("path", ["/once", "/lines"])
+def test_a_reader_that_does_not_read_is_cut_off(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    large, method = b"x" * (8 << 20), "/stream_app.v1.StreamModel/Predict"
+
+    async def once(sent: Sent) -> Reply:
+        return Reply(large)
+
+    async def lines(sent: Sent) -> AsyncIterator[bytes]:
+        while True:
+            yield large
+
+    async def main() -> None:
+        routes = [
+            Route("GET", "/once", method, once, "", None, {}),
+            Route("GET", "/lines", method, lines, "", None, {}),
+        ]
+        listen, limits = "127.0.0.1:0", Limits(transfer_s=0.1, grace_s=0.1)
+        rest = Rest(routes, {}, Guard(listen), limits, listen)
+        _, writer = await asyncio.open_connection("127.0.0.1", await rest.start(), limit=1)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        async with asyncio.timeout(20):
+            while not rest._calls:
+                await asyncio.sleep(0.001)
+            while rest._calls:
+                await asyncio.sleep(0.001)
+        writer.close()
+        await rest.stop()
+
+    asyncio.run(main())
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(
@@ -275,6 +313,32 @@ def test_an_error_nobody_expected_tells_nothing(server: Server, monkeypatch: pyt
         500,
         {"error": "an error of the server, which its log tells", "status": "INTERNAL"},
     )
+
+
+def test_an_error_within_a_stream_is_its_last_line(
+    embedded: str, app_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = messages.version
+
+    def broken(envelope: Envelope) -> Any:
+        monkeypatch.setattr("stream_app.serving.messages.version", again)
+        return made(envelope)
+
+    def again(envelope: Envelope) -> Any:
+        raise ZeroDivisionError("secret")
+
+    monkeypatch.setattr("stream_app.serving.messages.version", broken)
+    with (
+        served(embedded, app_name) as server,
+        closing(HTTPConnection(server.address, timeout=20)) as connection,
+    ):
+        server.writer.version(0.3)
+        connection.request("GET", "/v1/watch")
+        lines = connection.getresponse()
+        assert b'"number":1,' in lines.readline()
+        server.writer.version(0.4)
+        assert json.loads(lines.readline())["status"] == "INTERNAL"
+        assert lines.read() == b""
 
 
 def test_drains(embedded: str, app_name: str) -> None:
