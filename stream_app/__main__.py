@@ -150,6 +150,11 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
         help="let several servers, all with this flag, listen on one port; the kernel spreads connections over "
         "them, not calls: a client's stay with the server that it reached",
     )
+    sub.add_argument(
+        "--log-events",
+        action="store_true",
+        help="take examples and labels (PredictThenLearn, Feedback) and put them on the events topic, to be learned",
+    )
     sub.add_argument("--reflection", action="store_true", help="let clients list the services")
     sub.add_argument(
         "--drain-s",
@@ -345,6 +350,7 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
             tokens=args.tokens, certificate=args.tls_cert, key=args.tls_key, client_ca=args.tls_client_ca
         ),
         rest=args.rest,
+        log_events=args.log_events,
     )
     return 0
 

@@ -10,7 +10,8 @@
     │   └── StuckError     lag is there and the position does not advance
     ├── ModelLogError      the models topic and the model do not fit together
     │   ├── EpochError     head and spec, or head and topics, differ: a new epoch must be chosen
-    │   ├── VersionError   there is no such version, or what was asked for cannot be done with it
+    │   ├── VersionError   what was asked for cannot be done with this version
+    │   │   └── NoVersionError  there is no such version, or several
     │   └── OvertakenError someone else's decision came first: look again
     ├── RegistryError      an artefact is missing, torn or tampered with
     └── ServingError       a request cannot be answered; carries the gRPC status by name
@@ -64,6 +65,10 @@ class EpochError(ModelLogError):
 
 class VersionError(ModelLogError):
     exit_code = 2
+
+
+class NoVersionError(VersionError):
+    pass
 
 
 class OvertakenError(ModelLogError):

@@ -107,6 +107,11 @@ class LiveFollower:
         return self._arms
 
     @property
+    def pinned(self) -> bool:
+        """Whether what is live was pinned, so that newer versions wait."""
+        return self._pinned
+
+    @property
     def alarm(self) -> str:
         """What was refused, and has not been replaced by something that works; empty if nothing."""
         return "; ".join(self._alarms.values())

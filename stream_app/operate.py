@@ -7,14 +7,17 @@ decide at once, the second is told so. Each decision is on the decisions topic w
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Literal
 
 import msgspec
 from kafka.errors import KafkaError
 
+from models.spec import Traffic
 from stream_app import holding, stored
-from stream_app.decisions import Evidence
-from stream_app.errors import OvertakenError, RegistryError, VersionError
+from stream_app.decisions import DecisionWriter, Evidence
+from stream_app.errors import NoVersionError, OvertakenError, RegistryError, VersionError
+from stream_app.events import Topics
 from stream_app.logclient import LogClient
 from stream_app.modellog import Announcement, Challenger, Envelope, Route, adopted
 from stream_app.registry import Registry
@@ -24,6 +27,7 @@ log = logging.getLogger("stream_app.operate")
 LOSSES = ("log_loss", "rmse")
 """The metric that is a version's loss: of classes, of numbers."""
 FEWEST_ID_CHARACTERS = 6
+Mode = Literal["canary", "shadow", "guard"]
 
 
 class Listed(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,14 +45,20 @@ class Listed(msgspec.Struct, frozen=True, kw_only=True):
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """How a challenger is tried."""
 
-    mode: Literal["canary", "shadow", "guard"]
+    mode: Mode
     percent: float = 100.0
     key: str = ""
     auto: bool = True
-    labels: int = 5_000
-    margin: float = 0.0
-    most_s: float = 604_800.0
+    labels: int
+    margin: float
+    most_s: float
     """After so long it is withdrawn, decided or not."""
+
+    @classmethod
+    def of(cls, traffic: Traffic, mode: Mode, *, percent: float = 100.0, key: str = "", auto: bool = True) -> "Trial":
+        """One within the limits that a spec sets."""
+        labels, margin, most_s = traffic.labels, traffic.margin, traffic.most_s
+        return cls(mode=mode, percent=percent, key=key, auto=auto, labels=labels, margin=margin, most_s=most_s)
 
 
 class Operator:
@@ -119,7 +129,7 @@ class Operator:
         """The version of that number, or whose id begins so.
 
         Raises:
-            VersionError: there is none, or there are several.
+            NoVersionError: there is none, or there are several.
         """
         listed = self.versions()
         if which.isdecimal() and len(which) < FEWEST_ID_CHARACTERS * 2:
@@ -128,11 +138,11 @@ class Operator:
             found = [v for v in listed if v.envelope.id.startswith(which)]
         else:
             text = f"version is {which!r}, wanted a number or at least {FEWEST_ID_CHARACTERS} characters of an id"
-            raise VersionError(text)
+            raise NoVersionError(text)
         if len(found) > 1 and (certain := [v for v in found if v.where == "log"]):
             found = certain  # the others of that number are files: they lost their race, or came from elsewhere
         if len(found) != 1:
-            raise VersionError(_not_one(which, found, listed))
+            raise NoVersionError(_not_one(which, found, listed))
         return found[0].envelope
 
     def export(self, which: str) -> tuple[Envelope, bytes]:
@@ -370,3 +380,20 @@ def _not_one(which: str, found: list[Listed], listed: list[Listed]) -> str:
 def _loss(envelope: Envelope) -> float | None:
     """Over the newest labels when it was made."""
     return next((envelope.metrics[n] for m in LOSSES if (n := f"window_{m}") in envelope.metrics), None)
+
+
+@contextmanager
+def operator(
+    bootstrap_servers: str, topics: Topics, registry: Registry, by: str, inline_bytes: int
+) -> Iterator[Operator]:
+    """An operator with connections of its own, as long as it is needed.
+
+    Args:
+        by: in whose name it decides.
+        inline_bytes: ``publish.inline_bytes`` of the spec.
+    """
+    with (
+        closing(LogClient(bootstrap_servers, topics.models)) as models,
+        closing(DecisionWriter(bootstrap_servers, topics.decisions)) as decisions,
+    ):
+        yield Operator(models, registry, decisions.decide, by=by, inline_bytes=inline_bytes)

@@ -5,14 +5,14 @@ import getpass
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from models.spec import ModelSpec
-from stream_app.errors import VersionError
+from stream_app.errors import SettingsError, VersionError
 from stream_app.events import Topics
 from stream_app.registry import Registry
 
@@ -106,16 +106,13 @@ def _percent(text: str) -> float:
 
 @contextmanager
 def _operator(args: argparse.Namespace, spec: ModelSpec) -> "Iterator[Operator]":
-    from stream_app.decisions import DecisionWriter
-    from stream_app.logclient import LogClient
-    from stream_app.operate import Operator
+    from stream_app.operate import operator
     from stream_app.topics import connect
 
-    brokers, topics = args.bootstrap_servers, Topics.of(spec.name)
-    connect(brokers)
-    with closing(LogClient(brokers, topics.models)) as log, closing(DecisionWriter(brokers, topics.decisions)) as on:
-        registry = Registry(f"{args.registry.rstrip('/')}/{spec.name}")
-        yield Operator(log, registry, on.decide, by=_who(), inline_bytes=spec.publish.inline_bytes)
+    connect(args.bootstrap_servers)
+    registry = Registry(f"{args.registry.rstrip('/')}/{spec.name}")
+    with operator(args.bootstrap_servers, Topics.of(spec.name), registry, _who(), spec.publish.inline_bytes) as found:
+        yield found
 
 
 def _who() -> str:
@@ -225,19 +222,17 @@ def _challenge(mode: str) -> Callable[[argparse.Namespace, ModelSpec], int]:
 
 
 def trial(spec: ModelSpec, mode: Any, args: argparse.Namespace) -> "Trial":
-    """What the spec and the flags say about a trial."""
+    """What the spec and the flags say about a trial.
+
+    Raises:
+        SettingsError: there is no such feature.
+    """
     from stream_app.operate import Trial
 
-    traffic = spec.traffic
-    return Trial(
-        mode=mode,
-        percent=args.percent,
-        key=getattr(args, "key", ""),
-        auto=not args.only_judge,
-        labels=traffic.labels,
-        margin=traffic.margin,
-        most_s=traffic.most_s,
-    )
+    key, features = getattr(args, "key", ""), spec.features
+    if key and key not in features.numeric and key not in features.categorical:
+        raise SettingsError(f"--key is {key!r}, wanted the name of a feature")
+    return Trial.of(spec.traffic, mode, percent=args.percent, key=key, auto=not args.only_judge)
 
 
 def _withdraw(args: argparse.Namespace, spec: ModelSpec) -> int:

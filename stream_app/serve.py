@@ -6,23 +6,29 @@ over gRPC, every call through ``calls``; both over HTTP, if asked for, through `
 """
 
 import asyncio
-import functools
 import logging
 import resource
 import signal
+import socket
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, closing
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from kafka.errors import KafkaError
 
+from stream_app.decisions import DecisionWriter, Evidence
 from stream_app.errors import SettingsError
+from stream_app.event_log import EventLog
 from stream_app.events import Topics
 from stream_app.following import LiveFollower
 from stream_app.live import LiveModel
+from stream_app.operate import Operator, operator
 from stream_app.registry import Registry
 from stream_app.serving import oip, openapi
 from stream_app.serving import tls as certificates
@@ -69,6 +75,7 @@ async def serve(
     security: Security | None = None,
     rest: str | None = None,
     rest_ready: Callable[[int], None] = lambda port: None,
+    log_events: bool = False,
 ) -> None:
     """Answer until ``stop`` is set, then drain.
 
@@ -82,6 +89,7 @@ async def serve(
         security: how callers are known.
         rest: ``host:port`` to answer over HTTP, too.
         rest_ready: called with that port, before any version is live.
+        log_events: take examples and labels, to be learned.
 
     Raises:
         SettingsError: an address cannot be had, or a file of ``security`` is wrong.
@@ -95,14 +103,23 @@ async def serve(
     def wake(live: LiveModel) -> None:
         loop.call_soon_threadsafe(swapped.set)
 
+    registry = Registry(registry_url) if registry_url else None
     follower = LiveFollower(
         bootstrap_servers,
         topics.models,
-        registry=Registry(registry_url) if registry_url else None,
+        registry=registry,
         changed=wake,
+        alarmed=partial(_on_record, bootstrap_servers, topics.decisions),
     )
     source = Source(follower, limits)
-    answers, inference = Answers(source, limits), OpenInference(source, limits)
+    events = EventLog(bootstrap_servers, topics.events) if log_events else None
+
+    def operators(by: str) -> AbstractContextManager[Operator]:
+        assert registry is not None
+        return operator(bootstrap_servers, topics, registry, by, source.live().spec.publish.inline_bytes)
+
+    answers = Answers(source, limits, operators if registry else None, events.append if events else None)
+    inference = OpenInference(source, limits)
     server = _server(limits, Guard(listen, tokens, certified=tls is not None and tls.certified), share_port)
     pb_grpc.add_StreamModelServicer_to_server(answers, server)
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
@@ -126,7 +143,19 @@ async def serve(
         for task in beside:
             task.cancel()
         await _drain(server, http, source, healthiness, limits)
+        source.traffic.close()
+        if events is not None:
+            await events.close()
         await loop.run_in_executor(None, follower.stop)
+
+
+def _on_record(bootstrap_servers: str, topic: str, number: int, evidence: Evidence) -> None:
+    """What a server refuses is a decision, too."""
+    try:
+        with closing(DecisionWriter(bootstrap_servers, topic)) as decisions:
+            decisions.decide("refused", number, evidence | {"server": socket.gethostname()})
+    except KafkaError as error:
+        _log.error("refused %s is not on the decisions topic: %s", evidence.get("name"), error)
 
 
 def known_by(security: Security, listen: str, rest: str | None) -> tuple[TLS | None, TokenFile | None]:
@@ -237,6 +266,7 @@ def run(
     limits: Limits | None = None,
     security: Security | None = None,
     rest: str | None = None,
+    log_events: bool = False,
 ) -> None:
     """``serve`` as a process: until SIGTERM or Ctrl-C. Prints ``serving on HOST:PORT``.
 
@@ -253,7 +283,7 @@ def run(
     announce = ready or (lambda port: print(f"serving on {host}:{port}", flush=True))
     asyncio.run(
         _until_signalled(
-            functools.partial(
+            partial(
                 serve,
                 bootstrap_servers=bootstrap_servers,
                 topics=topics,
@@ -266,6 +296,7 @@ def run(
                 security=security,
                 rest=rest,
                 rest_ready=lambda port: print(f"serving http on {rest_host}:{port}", flush=True),
+                log_events=log_events,
             )
         )
     )

@@ -250,7 +250,7 @@ class Service:
 
     def _commands(self) -> Iterator[Child]:
         yield self._child("worker", *self._worker_flags)
-        yield self._child("serve", "--listen", self.listen)
+        yield self._child("serve", "--listen", self.listen, "--log-events")
         for command in ("tuner", "compressor"):
             yield self._child(command, nice=BACKGROUND_NICE, delay_s=BACKGROUND_DELAY_S)
 

@@ -8,15 +8,21 @@ use only what ``Call`` has, since it is not always gRPC that asks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Protocol
 
+import numpy as np
+
 from stream_app.errors import ServingError
-from stream_app.live import LiveModel
+from stream_app.live import LiveModel, Scores
 from stream_app.serving import messages, scoring
+from stream_app.serving.admin import Admin, Operators
+from stream_app.serving.learning import Append, Learning
 from stream_app.serving.limits import Limits
 from stream_app.serving.source import Source
 from stream_app.serving.together import ROWS_AT_ONCE, Together
+from stream_app.serving.traffic import Chosen
 from stream_app.wire import stream_app_pb2 as pb
 
 
@@ -40,32 +46,52 @@ class Answers:
     Args:
         source: gives the live model.
         limits: how much to take on.
+        operators: opens an operator who decides in someone's name; None: this server decides nothing.
+        append: takes events; None: this server logs none.
     """
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(
+        self, source: Source, limits: Limits, operators: Operators | None = None, append: Append | None = None
+    ) -> None:
         self._source, self._limits, self._together = source, limits, Together()
+        self._admin = Admin(operators, lambda: source.live().spec)
+        self._learning = Learning(append, lambda: source.live().spec, limits)
 
     async def Predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Score one row or many, all with one version."""
         in_time(call)
-        live = self._source.live()
-        scoring.check(request, live.spec, self._limits)
-        response = messages.answered_by(live, self._source.log_age_s())
+        chosen = self._source.chosen(request.key, partial(scoring.values_of, request))
+        scoring.check(request, chosen.live.spec, self._limits)
+        try:
+            return await self._answered(chosen, request, call)
+        except ServingError:
+            raise
+        except Exception as error:
+            if chosen.role == "champion":
+                raise
+            self._source.traffic.failed(error)
+            return await self._answered(Chosen(chosen.instead, "champion", chosen.instead, None), request, call)
+
+    async def _answered(self, chosen: Chosen, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
+        live = chosen.live
+        response = messages.answered_by(live, self._source.log_age_s(), chosen.role)
         if request.HasField("columns"):
             asked = scoring.columns(live.encoder, request.columns)
-            response.scores.CopyFrom(messages.scores(live.spec, await scoring.score_columns(live, *asked)))
+            said = await scoring.score_columns(live, *asked)
+            response.scores.CopyFrom(messages.scores(live.spec, said))
+            self._source.traffic.note(chosen, said, lambda model: model.predict_columns(asked[0], asked[1], asked[2]))
         else:
-            await self._rows(live, request, response, call)
+            await self._rows(chosen, request, response, call)
         return response
 
-    async def _rows(
-        self, live: LiveModel, request: pb.PredictRequest, response: pb.PredictResponse, call: Call
-    ) -> None:
+    async def _rows(self, chosen: Chosen, request: pb.PredictRequest, response: pb.PredictResponse, call: Call) -> None:
+        live = chosen.live
         for start in range(0, len(request.rows), ROWS_AT_ONCE):
             rows = request.rows[start : start + ROWS_AT_ONCE]
             values, times_s = scoring.values(live.encoder, rows, start), scoring.times_s(rows, start)
             scores = await self._together.score(live, values, times_s)
             response.predictions.extend(messages.predictions(live.spec, scores))
+            self._source.traffic.note(chosen, scores, partial(_asked, values, times_s))
         if request.explain:
             for row, prediction in zip(request.rows, response.predictions, strict=True):
                 await asyncio.sleep(0)
@@ -87,7 +113,7 @@ class Answers:
 
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """What the model is, and which version of it is live."""
-        return messages.described(self._source.live(), self._source.log_age_s())
+        return messages.described(self._source.live(), self._source.log_age_s(), self._source.standing())
 
     async def WatchModel(self, request: pb.WatchModelRequest, call: Call) -> AsyncIterator[pb.WatchModelResponse]:
         """The live version, then every one that follows, until the server drains."""
@@ -97,3 +123,47 @@ class Answers:
                 variant=live.variant,
                 prior_only=live.prior_only,
             )
+
+    async def ListVersions(self, request: pb.ListVersionsRequest, call: Call) -> pb.ListVersionsResponse:
+        """The versions that can be named, the newest first."""
+        return await self._admin.list_versions(request)
+
+    async def Rollback(self, request: pb.RollbackRequest, call: Call) -> pb.RollbackResponse:
+        """Go on from what an older version had learned; the past is not learned a second time."""
+        return await self._admin.rollback(request)
+
+    async def Promote(self, request: pb.PromoteRequest, call: Call) -> pb.PromoteResponse:
+        """Make what any version had learned the head."""
+        return await self._admin.promote(request)
+
+    async def Pin(self, request: pb.PinRequest, call: Call) -> pb.PinResponse:
+        """Let servers answer with one version until Unpin; learning goes on."""
+        return await self._admin.pin(request)
+
+    async def Unpin(self, request: pb.UnpinRequest, call: Call) -> pb.UnpinResponse:
+        """Let servers follow the newest version again."""
+        return await self._admin.unpin(request)
+
+    async def Canary(self, request: pb.CanaryRequest, call: Call) -> pb.CanaryResponse:
+        """Let a version answer a share of the calls; its measured loss decides."""
+        return await self._admin.canary(request)
+
+    async def Shadow(self, request: pb.ShadowRequest, call: Call) -> pb.ShadowResponse:
+        """Ask a version beside the head, never answer with it; its measured loss decides."""
+        return await self._admin.shadow(request)
+
+    async def Withdraw(self, request: pb.WithdrawRequest, call: Call) -> pb.WithdrawResponse:
+        """End a canary or a shadow."""
+        return await self._admin.withdraw(request)
+
+    async def PredictThenLearn(self, request: pb.PredictThenLearnRequest, call: Call) -> pb.PredictThenLearnResponse:
+        """Answer, and log the features under their ids, to be learned once their labels come."""
+        return await self._learning.predict_then_learn(request, lambda asked: self.Predict(asked, call))
+
+    async def Feedback(self, request: pb.FeedbackRequest, call: Call) -> pb.FeedbackResponse:
+        """Labels of examples that were logged, by id."""
+        return await self._learning.feedback(request)
+
+
+def _asked(rows: Sequence[scoring.Values], times_s: Sequence[float], model: LiveModel) -> Scores:
+    return model.score(model.encoder.raw(rows), np.array(times_s))

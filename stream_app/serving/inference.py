@@ -9,7 +9,8 @@ tensor ``features`` (B, N + C) of numbers in the spec's order. A NaN is missing.
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -90,9 +91,34 @@ async def infer(source: Source, limits: Limits, asked: Asked) -> Answered:
         if name not in names:
             raise _wrong(f"outputs: there is no {name!r}, wanted of {', '.join(names)}")
     given = columns(live.encoder, asked.inputs, limits)
-    scores = await scoring.score_columns(live, given.numeric, given.categories, given.times_s)
+    live, scores = await _scored(source, live, given, by_version=bool(asked.version))
     outputs = [t for t in _outputs(live.spec, scores) if t.name in (asked.outputs or names)]
     return Answered(live.spec.name, str(live.envelope.number), asked.id, _parameters(live, source.log_age_s()), outputs)
+
+
+async def _scored(source: Source, live: LiveModel, given: Columns, *, by_version: bool) -> tuple[LiveModel, Scores]:
+    """(B, K), and who said them: ``live``, or what is tried beside it unless a version was asked for."""
+    chosen = source.chosen("", partial(_values_of, live.encoder, given))
+    if by_version or chosen.live.envelope.signature != live.envelope.signature:
+        return live, await scoring.score_columns(live, given.numeric, given.categories, given.times_s)
+    try:
+        scores = await scoring.score_columns(chosen.live, given.numeric, given.categories, given.times_s)
+    except Exception as error:
+        if chosen.role == "champion":
+            raise
+        source.traffic.failed(error)
+        return live, await scoring.score_columns(live, given.numeric, given.categories, given.times_s)
+    source.traffic.note(
+        chosen, scores, lambda model: model.predict_columns(given.numeric, given.categories, given.times_s)
+    )
+    return chosen.live, scores
+
+
+def _values_of(encoder: FeatureEncoder, given: Columns, feature: str) -> Iterable[object]:
+    place, n = encoder.places.get(feature), len(encoder.numeric_names)
+    if place is None:
+        return ()
+    return given.numeric[:, place].tolist() if place < n else given.categories[place - n]
 
 
 def named(live: LiveModel, model: str, version: str) -> LiveModel:

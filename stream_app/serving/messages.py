@@ -9,6 +9,9 @@ import numpy as np
 from models.spec import ModelSpec
 from stream_app.live import LiveModel, Scores
 from stream_app.modellog import Envelope, Variant
+from stream_app.operate import Listed
+from stream_app.serving.source import Standing
+from stream_app.serving.traffic import Role, Seen
 from stream_app.wire import stream_app_pb2 as pb
 
 
@@ -32,7 +35,7 @@ def scores(spec: ModelSpec, said: Scores) -> pb.Scores:
     return pb.Scores(classes=names, values=said.astype("<f4", copy=False).tobytes())
 
 
-def answered_by(live: LiveModel, log_age_s: float) -> pb.PredictResponse:
+def answered_by(live: LiveModel, log_age_s: float, role: Role) -> pb.PredictResponse:
     """A response that says what answers, without predictions yet."""
     return pb.PredictResponse(
         model=live.spec.name,
@@ -42,6 +45,7 @@ def answered_by(live: LiveModel, log_age_s: float) -> pb.PredictResponse:
         variant=live.variant,
         prior_only=live.prior_only,
         staleness=_staleness(live.envelope, log_age_s),
+        role=role,
     )
 
 
@@ -55,7 +59,7 @@ def version(envelope: Envelope) -> pb.Version:
     )
 
 
-def described(live: LiveModel, log_age_s: float) -> pb.GetModelResponse:
+def described(live: LiveModel, log_age_s: float, standing: Standing) -> pb.GetModelResponse:
     spec, envelope = live.spec, live.envelope
     return pb.GetModelResponse(
         model=spec.name,
@@ -74,6 +78,42 @@ def described(live: LiveModel, log_age_s: float) -> pb.GetModelResponse:
         variants=[_variant(v) for v in live.variants],
         importance=envelope.importance,
         members=envelope.members,
+        pinned=standing.pinned,
+        alarm=standing.alarm,
+        trial=_trial(standing),
+    )
+
+
+def _trial(standing: Standing) -> pb.Trial | None:
+    """What is tried beside the live version, as far as it could be prepared here."""
+    trial, seen = standing.arms.trial, standing.seen
+    if trial is None:
+        return None
+    if seen.id != trial.envelope.id:  # nobody has asked since it came
+        seen = Seen()
+    return pb.Trial(
+        mode=trial.mode,
+        version=version(trial.envelope),
+        percent=trial.percent,
+        key=trial.key,
+        rows=seen.rows,
+        failed=seen.failed,
+        dropped=seen.dropped,
+        differing=seen.differing,
+        mean_difference=seen.difference / seen.rows if seen.rows else 0.0,
+    )
+
+
+def listed(version_: Listed) -> pb.ListedVersion:
+    envelope = version_.envelope
+    return pb.ListedVersion(
+        version=version(envelope),
+        size_bytes=envelope.size_bytes,
+        labels=envelope.labels,
+        metrics=envelope.metrics,
+        variants=version_.variants,
+        where=version_.where,
+        roles=version_.roles,
     )
 
 

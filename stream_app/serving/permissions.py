@@ -24,7 +24,7 @@ _NEEDED: dict[tuple[Permission, ...], tuple[str, ...]] = {
     ("feedback",): (f"{_OURS}/Feedback",),
     ("predict", "feedback"): (f"{_OURS}/PredictThenLearn",),
     ("admin",): (
-        *(f"{_OURS}/{name}" for name in ("Promote", "Rollback", "Pin")),
+        *(f"{_OURS}/{name}" for name in ("Promote", "Rollback", "Pin", "Unpin", "Canary", "Shadow", "Withdraw")),
         *(f"{_OIP}/{name}" for name in ("RepositoryModelLoad", "RepositoryModelUnload")),
     ),
 }

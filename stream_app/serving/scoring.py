@@ -5,7 +5,7 @@ B rows, K scores, F features, N of them numeric, C categorical
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -47,6 +47,16 @@ def _check_explain(explain: pb.Explain, rows: int, spec: ModelSpec, limits: Limi
     if explain == pb.EXPLAIN_LOG_ODDS and spec.task != "binary":
         text = f"explain is EXPLAIN_LOG_ODDS, wanted EXPLAIN_SCORE for task {spec.task}"
         raise ServingError("INVALID_ARGUMENT", text)
+
+
+def values_of(request: pb.PredictRequest, feature: str) -> Iterable[object]:
+    """The values that a request's rows have of a feature; what no version could answer is said later."""
+    for row in request.rows:
+        yield _empty(row.features[feature]) if feature in row.features else None
+    for column in request.columns.columns:
+        if column.name == feature:
+            yield from column.texts
+            yield from np.frombuffer(column.numbers[: len(column.numbers) // 8 * 8], _DOUBLE).tolist()
 
 
 def values(encoder: FeatureEncoder, rows: Sequence[pb.Row], start: int) -> list[Values]:

@@ -5,6 +5,7 @@ import ipaddress
 import logging
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from stream_app.serving.tokens import Token, TokenFile
 _SCHEME = "bearer "
 
 _log = logging.getLogger(__name__)
+CALLER: ContextVar[str] = ContextVar("caller", default="whoever may call without a token")
+"""Name of the token by which the call under way was let in."""
 
 
 class Security(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +85,7 @@ class Guard:
         if missing:
             text = f"{name} needs {_all(wanted)}, token {token.name!r} has {_all(token.permissions)}"
             raise ServingError("PERMISSION_DENIED", text)
+        CALLER.set(token.name)
         if "admin" in wanted:
             _log.info("%s by %s", method, token.name)
 

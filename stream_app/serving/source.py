@@ -2,19 +2,31 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from stream_app.errors import ServingError
-from stream_app.following import LiveFollower
+from stream_app.following import Arms, LiveFollower
 from stream_app.live import LiveModel
 from stream_app.serving.limits import Limits
+from stream_app.serving.traffic import Chosen, Seen, Traffic
 
 QUIET_S, QUIET_AT_MOST_S = 0.05, 1.0
 """While it drains: without a call for the first it stops, after the second in any case."""
 
 ENDING = "this server is ending, ask another"
+
+
+class Standing(NamedTuple):
+    """What people should know beside the live model."""
+
+    pinned: bool
+    alarm: str
+    """What was refused; empty if all is well."""
+    arms: Arms
+    seen: Seen
+    """Of what is tried."""
 
 
 class Source:
@@ -30,6 +42,8 @@ class Source:
         self._changed = asyncio.Event()  # replaced at every change
         self._watchers = self._asked = 0
         self._streams: set[asyncio.Task[Any]] = set()
+        self.traffic = Traffic()
+        """Who answers while something is tried beside the live model."""
         self.draining = False
         """The server is ending: calls are refused."""
         self.leaving = False
@@ -46,14 +60,31 @@ class Source:
         Raises:
             ServingError: UNAVAILABLE: no version is live yet, or the server is ending.
         """
+        return self._arms()[0]
+
+    def chosen(self, key: str, values_of: Callable[[str], Iterable[object]]) -> Chosen:
+        """What answers this call: the live model, or what is tried beside it. As ``live``.
+
+        Args:
+            key: whose call it is; "" if nobody says.
+            values_of: the values that its rows have of a feature.
+        """
+        live, arms = self._arms()
+        return self.traffic.choose(live, arms, key, values_of)
+
+    def _arms(self) -> tuple[LiveModel, Arms]:
         self._asked += 1
         if self.draining:
             raise ServingError("UNAVAILABLE", ENDING)
-        live = self._follower.live
-        if live is None:
+        arms = self._follower.arms
+        if arms.live is None:
             text = f"no version of the model is live yet, waiting for {self._follower.waiting_for}"
             raise ServingError("UNAVAILABLE", text)
-        return live
+        return arms.live, arms
+
+    def standing(self) -> Standing:
+        """What people should know beside the live model."""
+        return Standing(self._follower.pinned, self._follower.alarm, self._follower.arms, self.traffic.seen)
 
     def log_age_s(self) -> float:
         """Time since the broker last answered."""

@@ -62,17 +62,19 @@ class Column(_message.Message):
     def __init__(self, name: _Optional[str] = ..., numbers: _Optional[bytes] = ..., texts: _Optional[_Iterable[str]] = ..., at: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class PredictRequest(_message.Message):
-    __slots__ = ("rows", "columns", "explain")
+    __slots__ = ("rows", "columns", "explain", "key")
     ROWS_FIELD_NUMBER: _ClassVar[int]
     COLUMNS_FIELD_NUMBER: _ClassVar[int]
     EXPLAIN_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
     rows: _containers.RepeatedCompositeFieldContainer[Row]
     columns: Columns
     explain: Explain
-    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ..., explain: _Optional[_Union[Explain, str]] = ...) -> None: ...
+    key: str
+    def __init__(self, rows: _Optional[_Iterable[_Union[Row, _Mapping]]] = ..., columns: _Optional[_Union[Columns, _Mapping]] = ..., explain: _Optional[_Union[Explain, str]] = ..., key: _Optional[str] = ...) -> None: ...
 
 class PredictResponse(_message.Message):
-    __slots__ = ("predictions", "scores", "model", "version", "version_id", "epoch", "variant", "prior_only", "staleness")
+    __slots__ = ("predictions", "scores", "model", "version", "version_id", "epoch", "variant", "prior_only", "staleness", "role")
     PREDICTIONS_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +84,7 @@ class PredictResponse(_message.Message):
     VARIANT_FIELD_NUMBER: _ClassVar[int]
     PRIOR_ONLY_FIELD_NUMBER: _ClassVar[int]
     STALENESS_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     predictions: _containers.RepeatedCompositeFieldContainer[Prediction]
     scores: Scores
     model: str
@@ -91,7 +94,8 @@ class PredictResponse(_message.Message):
     variant: str
     prior_only: bool
     staleness: Staleness
-    def __init__(self, predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., version_id: _Optional[str] = ..., epoch: _Optional[int] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ...) -> None: ...
+    role: str
+    def __init__(self, predictions: _Optional[_Iterable[_Union[Prediction, _Mapping]]] = ..., scores: _Optional[_Union[Scores, _Mapping]] = ..., model: _Optional[str] = ..., version: _Optional[int] = ..., version_id: _Optional[str] = ..., epoch: _Optional[int] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., role: _Optional[str] = ...) -> None: ...
 
 class Prediction(_message.Message):
     __slots__ = ("scores", "label", "value", "explanation")
@@ -185,7 +189,7 @@ class GetModelRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetModelResponse(_message.Message):
-    __slots__ = ("model", "task", "label_name", "classes", "features", "version", "variant", "prior_only", "staleness", "offsets", "labels", "metrics", "hyper", "variants", "importance", "members")
+    __slots__ = ("model", "task", "label_name", "classes", "features", "version", "variant", "prior_only", "staleness", "offsets", "labels", "metrics", "hyper", "variants", "importance", "members", "pinned", "alarm", "trial")
     class OffsetsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +234,9 @@ class GetModelResponse(_message.Message):
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
     IMPORTANCE_FIELD_NUMBER: _ClassVar[int]
     MEMBERS_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    ALARM_FIELD_NUMBER: _ClassVar[int]
+    TRIAL_FIELD_NUMBER: _ClassVar[int]
     model: str
     task: str
     label_name: str
@@ -246,7 +253,219 @@ class GetModelResponse(_message.Message):
     variants: _containers.RepeatedCompositeFieldContainer[Variant]
     importance: _containers.ScalarMap[str, float]
     members: _containers.ScalarMap[str, float]
-    def __init__(self, model: _Optional[str] = ..., task: _Optional[str] = ..., label_name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., offsets: _Optional[_Mapping[int, int]] = ..., labels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., hyper: _Optional[_Union[Hyper, _Mapping]] = ..., variants: _Optional[_Iterable[_Union[Variant, _Mapping]]] = ..., importance: _Optional[_Mapping[str, float]] = ..., members: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    pinned: bool
+    alarm: str
+    trial: Trial
+    def __init__(self, model: _Optional[str] = ..., task: _Optional[str] = ..., label_name: _Optional[str] = ..., classes: _Optional[_Iterable[str]] = ..., features: _Optional[_Iterable[_Union[Feature, _Mapping]]] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., variant: _Optional[str] = ..., prior_only: _Optional[bool] = ..., staleness: _Optional[_Union[Staleness, _Mapping]] = ..., offsets: _Optional[_Mapping[int, int]] = ..., labels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., hyper: _Optional[_Union[Hyper, _Mapping]] = ..., variants: _Optional[_Iterable[_Union[Variant, _Mapping]]] = ..., importance: _Optional[_Mapping[str, float]] = ..., members: _Optional[_Mapping[str, float]] = ..., pinned: _Optional[bool] = ..., alarm: _Optional[str] = ..., trial: _Optional[_Union[Trial, _Mapping]] = ...) -> None: ...
+
+class Trial(_message.Message):
+    __slots__ = ("mode", "version", "percent", "key", "rows", "failed", "dropped", "differing", "mean_difference")
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    DROPPED_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_FIELD_NUMBER: _ClassVar[int]
+    MEAN_DIFFERENCE_FIELD_NUMBER: _ClassVar[int]
+    mode: str
+    version: Version
+    percent: float
+    key: str
+    rows: int
+    failed: int
+    dropped: int
+    differing: int
+    mean_difference: float
+    def __init__(self, mode: _Optional[str] = ..., version: _Optional[_Union[Version, _Mapping]] = ..., percent: _Optional[float] = ..., key: _Optional[str] = ..., rows: _Optional[int] = ..., failed: _Optional[int] = ..., dropped: _Optional[int] = ..., differing: _Optional[int] = ..., mean_difference: _Optional[float] = ...) -> None: ...
+
+class ListVersionsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListVersionsResponse(_message.Message):
+    __slots__ = ("versions",)
+    VERSIONS_FIELD_NUMBER: _ClassVar[int]
+    versions: _containers.RepeatedCompositeFieldContainer[ListedVersion]
+    def __init__(self, versions: _Optional[_Iterable[_Union[ListedVersion, _Mapping]]] = ...) -> None: ...
+
+class ListedVersion(_message.Message):
+    __slots__ = ("version", "size_bytes", "labels", "metrics", "variants", "where", "roles")
+    class MetricsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    METRICS_FIELD_NUMBER: _ClassVar[int]
+    VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    WHERE_FIELD_NUMBER: _ClassVar[int]
+    ROLES_FIELD_NUMBER: _ClassVar[int]
+    version: Version
+    size_bytes: int
+    labels: int
+    metrics: _containers.ScalarMap[str, float]
+    variants: _containers.RepeatedScalarFieldContainer[str]
+    where: str
+    roles: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., size_bytes: _Optional[int] = ..., labels: _Optional[int] = ..., metrics: _Optional[_Mapping[str, float]] = ..., variants: _Optional[_Iterable[str]] = ..., where: _Optional[str] = ..., roles: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RollbackRequest(_message.Message):
+    __slots__ = ("version", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    reason: str
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RollbackResponse(_message.Message):
+    __slots__ = ("head",)
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    head: Version
+    def __init__(self, head: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class PromoteRequest(_message.Message):
+    __slots__ = ("version", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    reason: str
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PromoteResponse(_message.Message):
+    __slots__ = ("head",)
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    head: Version
+    def __init__(self, head: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class PinRequest(_message.Message):
+    __slots__ = ("version", "reason")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    reason: str
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class PinResponse(_message.Message):
+    __slots__ = ("pinned",)
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    pinned: Version
+    def __init__(self, pinned: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class UnpinRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class UnpinResponse(_message.Message):
+    __slots__ = ("unpinned",)
+    UNPINNED_FIELD_NUMBER: _ClassVar[int]
+    unpinned: Version
+    def __init__(self, unpinned: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class CanaryRequest(_message.Message):
+    __slots__ = ("version", "reason", "percent", "key", "only_judge")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    ONLY_JUDGE_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    reason: str
+    percent: float
+    key: str
+    only_judge: bool
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ..., percent: _Optional[float] = ..., key: _Optional[str] = ..., only_judge: _Optional[bool] = ...) -> None: ...
+
+class CanaryResponse(_message.Message):
+    __slots__ = ("canary",)
+    CANARY_FIELD_NUMBER: _ClassVar[int]
+    canary: Version
+    def __init__(self, canary: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class ShadowRequest(_message.Message):
+    __slots__ = ("version", "reason", "percent", "only_judge")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    ONLY_JUDGE_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    reason: str
+    percent: float
+    only_judge: bool
+    def __init__(self, version: _Optional[str] = ..., reason: _Optional[str] = ..., percent: _Optional[float] = ..., only_judge: _Optional[bool] = ...) -> None: ...
+
+class ShadowResponse(_message.Message):
+    __slots__ = ("shadow",)
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    shadow: Version
+    def __init__(self, shadow: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class WithdrawRequest(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class WithdrawResponse(_message.Message):
+    __slots__ = ("withdrawn",)
+    WITHDRAWN_FIELD_NUMBER: _ClassVar[int]
+    withdrawn: Version
+    def __init__(self, withdrawn: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+
+class UnlabelledExample(_message.Message):
+    __slots__ = ("id", "row", "key", "weight")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    row: Row
+    key: str
+    weight: float
+    def __init__(self, id: _Optional[str] = ..., row: _Optional[_Union[Row, _Mapping]] = ..., key: _Optional[str] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class PredictThenLearnRequest(_message.Message):
+    __slots__ = ("examples",)
+    EXAMPLES_FIELD_NUMBER: _ClassVar[int]
+    examples: _containers.RepeatedCompositeFieldContainer[UnlabelledExample]
+    def __init__(self, examples: _Optional[_Iterable[_Union[UnlabelledExample, _Mapping]]] = ...) -> None: ...
+
+class PredictThenLearnResponse(_message.Message):
+    __slots__ = ("response",)
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    response: PredictResponse
+    def __init__(self, response: _Optional[_Union[PredictResponse, _Mapping]] = ...) -> None: ...
+
+class ExampleLabel(_message.Message):
+    __slots__ = ("id", "key", "label", "time_s", "weight")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    TIME_S_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    key: str
+    label: Value
+    time_s: float
+    weight: float
+    def __init__(self, id: _Optional[str] = ..., key: _Optional[str] = ..., label: _Optional[_Union[Value, _Mapping]] = ..., time_s: _Optional[float] = ..., weight: _Optional[float] = ...) -> None: ...
+
+class FeedbackRequest(_message.Message):
+    __slots__ = ("labels",)
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    labels: _containers.RepeatedCompositeFieldContainer[ExampleLabel]
+    def __init__(self, labels: _Optional[_Iterable[_Union[ExampleLabel, _Mapping]]] = ...) -> None: ...
+
+class FeedbackResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Feature(_message.Message):
     __slots__ = ("name", "kind")

@@ -54,6 +54,56 @@ class StreamModelStub:
                 request_serializer=stream__app__pb2.WatchModelRequest.SerializeToString,
                 response_deserializer=stream__app__pb2.WatchModelResponse.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/stream_app.v1.StreamModel/ListVersions',
+                request_serializer=stream__app__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Rollback',
+                request_serializer=stream__app__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.RollbackResponse.FromString,
+                _registered_method=True)
+        self.Promote = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Promote',
+                request_serializer=stream__app__pb2.PromoteRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.PromoteResponse.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Pin',
+                request_serializer=stream__app__pb2.PinRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.PinResponse.FromString,
+                _registered_method=True)
+        self.Unpin = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Unpin',
+                request_serializer=stream__app__pb2.UnpinRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.UnpinResponse.FromString,
+                _registered_method=True)
+        self.Canary = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Canary',
+                request_serializer=stream__app__pb2.CanaryRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.CanaryResponse.FromString,
+                _registered_method=True)
+        self.Shadow = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Shadow',
+                request_serializer=stream__app__pb2.ShadowRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.ShadowResponse.FromString,
+                _registered_method=True)
+        self.Withdraw = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Withdraw',
+                request_serializer=stream__app__pb2.WithdrawRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.WithdrawResponse.FromString,
+                _registered_method=True)
+        self.PredictThenLearn = channel.unary_unary(
+                '/stream_app.v1.StreamModel/PredictThenLearn',
+                request_serializer=stream__app__pb2.PredictThenLearnRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.PredictThenLearnResponse.FromString,
+                _registered_method=True)
+        self.Feedback = channel.unary_unary(
+                '/stream_app.v1.StreamModel/Feedback',
+                request_serializer=stream__app__pb2.FeedbackRequest.SerializeToString,
+                response_deserializer=stream__app__pb2.FeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class StreamModelServicer:
@@ -90,6 +140,78 @@ class StreamModelServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListVersions(self, request, context):
+        """The versions that can be named, the newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Go on from what an older version had learned; the past is not learned a second time. ABORTED: someone else decided
+        first, look again. NOT_FOUND: there is no such version. FAILED_PRECONDITION: it cannot be. So for all that follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Promote(self, request, context):
+        """Make what any version had learned the head, an imported one's too.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """Let servers answer with one version until Unpin; learning goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpin(self, request, context):
+        """Let servers follow the newest version again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Canary(self, request, context):
+        """Let a version answer a share of the calls; its measured loss decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Shadow(self, request, context):
+        """Ask a version beside the head, never answer with it; its measured loss decides.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Withdraw(self, request, context):
+        """End a canary or a shadow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PredictThenLearn(self, request, context):
+        """Answer, and log the features under their ids, to be learned once Feedback (or any producer) gives the labels.
+        OK only once the broker has them. FAILED_PRECONDITION: this server does not log events.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Feedback(self, request, context):
+        """Labels of examples that were logged, by id. OK only once the broker has them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_StreamModelServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -112,6 +234,56 @@ def add_StreamModelServicer_to_server(servicer, server):
                     servicer.WatchModel,
                     request_deserializer=stream__app__pb2.WatchModelRequest.FromString,
                     response_serializer=stream__app__pb2.WatchModelResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=stream__app__pb2.ListVersionsRequest.FromString,
+                    response_serializer=stream__app__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=stream__app__pb2.RollbackRequest.FromString,
+                    response_serializer=stream__app__pb2.RollbackResponse.SerializeToString,
+            ),
+            'Promote': grpc.unary_unary_rpc_method_handler(
+                    servicer.Promote,
+                    request_deserializer=stream__app__pb2.PromoteRequest.FromString,
+                    response_serializer=stream__app__pb2.PromoteResponse.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=stream__app__pb2.PinRequest.FromString,
+                    response_serializer=stream__app__pb2.PinResponse.SerializeToString,
+            ),
+            'Unpin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpin,
+                    request_deserializer=stream__app__pb2.UnpinRequest.FromString,
+                    response_serializer=stream__app__pb2.UnpinResponse.SerializeToString,
+            ),
+            'Canary': grpc.unary_unary_rpc_method_handler(
+                    servicer.Canary,
+                    request_deserializer=stream__app__pb2.CanaryRequest.FromString,
+                    response_serializer=stream__app__pb2.CanaryResponse.SerializeToString,
+            ),
+            'Shadow': grpc.unary_unary_rpc_method_handler(
+                    servicer.Shadow,
+                    request_deserializer=stream__app__pb2.ShadowRequest.FromString,
+                    response_serializer=stream__app__pb2.ShadowResponse.SerializeToString,
+            ),
+            'Withdraw': grpc.unary_unary_rpc_method_handler(
+                    servicer.Withdraw,
+                    request_deserializer=stream__app__pb2.WithdrawRequest.FromString,
+                    response_serializer=stream__app__pb2.WithdrawResponse.SerializeToString,
+            ),
+            'PredictThenLearn': grpc.unary_unary_rpc_method_handler(
+                    servicer.PredictThenLearn,
+                    request_deserializer=stream__app__pb2.PredictThenLearnRequest.FromString,
+                    response_serializer=stream__app__pb2.PredictThenLearnResponse.SerializeToString,
+            ),
+            'Feedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Feedback,
+                    request_deserializer=stream__app__pb2.FeedbackRequest.FromString,
+                    response_serializer=stream__app__pb2.FeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -222,6 +394,276 @@ class StreamModel:
             '/stream_app.v1.StreamModel/WatchModel',
             stream__app__pb2.WatchModelRequest.SerializeToString,
             stream__app__pb2.WatchModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/ListVersions',
+            stream__app__pb2.ListVersionsRequest.SerializeToString,
+            stream__app__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Rollback',
+            stream__app__pb2.RollbackRequest.SerializeToString,
+            stream__app__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Promote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Promote',
+            stream__app__pb2.PromoteRequest.SerializeToString,
+            stream__app__pb2.PromoteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Pin',
+            stream__app__pb2.PinRequest.SerializeToString,
+            stream__app__pb2.PinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Unpin',
+            stream__app__pb2.UnpinRequest.SerializeToString,
+            stream__app__pb2.UnpinResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Canary(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Canary',
+            stream__app__pb2.CanaryRequest.SerializeToString,
+            stream__app__pb2.CanaryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Shadow(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Shadow',
+            stream__app__pb2.ShadowRequest.SerializeToString,
+            stream__app__pb2.ShadowResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Withdraw(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Withdraw',
+            stream__app__pb2.WithdrawRequest.SerializeToString,
+            stream__app__pb2.WithdrawResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PredictThenLearn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/PredictThenLearn',
+            stream__app__pb2.PredictThenLearnRequest.SerializeToString,
+            stream__app__pb2.PredictThenLearnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Feedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/stream_app.v1.StreamModel/Feedback',
+            stream__app__pb2.FeedbackRequest.SerializeToString,
+            stream__app__pb2.FeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

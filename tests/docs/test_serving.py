@@ -11,6 +11,7 @@ import grpc
 import pytest
 from aiohttp import web
 
+from stream_app.registry import Registry
 from stream_app.serving.calls import Calls
 from stream_app.serving.rest import STATUSES, Rest
 from stream_app.wire import open_inference_pb2, stream_app_pb2
@@ -49,7 +50,7 @@ def ran(embedded_broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
     with pytest.MonkeyPatch.context() as patch:
         _note_calls(patch, called)
         with (
-            writing(servers, spec_of("flights")) as writer,
+            writing(servers, spec_of("flights"), Registry(str(folder / "registry"))) as writer,
             serving(
                 servers,
                 "flights",
@@ -57,6 +58,7 @@ def ran(embedded_broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
                 rest="127.0.0.1:0",
                 rest_ready=ports.append,
                 reflect=True,
+                log_events=True,
             ) as client,
         ):
             for score in (0.2, 0.4):

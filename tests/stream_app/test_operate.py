@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.snapshot import pack, unpack
-from models.spec import parse_spec
+from models.spec import Traffic, parse_spec
 from stream_app import holding, stored, versions
 from stream_app.errors import OvertakenError, VersionError
 from stream_app.logclient import LogClient
@@ -282,12 +282,12 @@ def test_a_pin_outlives_the_trimming_of_its_record(bootstrap_servers: str, app_n
 
 def test_a_challenger_is_out_until_it_is_withdrawn_and_excludes_pins_and_others(made: Made) -> None:
     operator = made.operator()
-    out = operator.challenge("2", Trial(mode="canary", percent=5.0, key="c", most_s=60.0), "better?")
+    out = operator.challenge("2", Trial.of(Traffic(most_s=60.0), "canary", percent=5.0, key="c"), "better?")
     assert (out.percent, out.key, out.until_s) == (5.0, "c", NOW_S + 60.0)
     assert out.offsets == made.heads[2].offsets
     assert operator.versions()[1].roles == ("canary",)
     with pytest.raises(VersionError, match="version 2 is out as canary; withdraw it first"):
-        operator.challenge("1", Trial(mode="shadow"), "r")
+        operator.challenge("1", Trial.of(Traffic(), "shadow"), "r")
     with pytest.raises(VersionError, match="version 2 is out as canary; withdraw it first"):
         operator.pin("1", "r")
     assert operator.withdraw("no", {"labels": 7}).envelope.number == 2
@@ -295,9 +295,9 @@ def test_a_challenger_is_out_until_it_is_withdrawn_and_excludes_pins_and_others(
         operator.withdraw("again")
     operator.pin("1", "r")
     with pytest.raises(VersionError, match="version 1 is pinned; unpin it first"):
-        operator.challenge("2", Trial(mode="shadow"), "r")
+        operator.challenge("2", Trial.of(Traffic(), "shadow"), "r")
     with pytest.raises(VersionError, match="is the head"):
-        operator.challenge("3", Trial(mode="shadow"), "r")
+        operator.challenge("3", Trial.of(Traffic(), "shadow"), "r")
     kinds = [(kind, evidence.get("labels")) for kind, _, evidence in made.decisions]
     assert kinds == [("canary", None), ("withdrawn", 7), ("pinned", None)]
 
@@ -379,7 +379,7 @@ def test_a_version_that_cannot_answer_is_neither_pinned_nor_tried(made: Made) ->
     data = pack(arrays, unpack(Path(made.line.registry.url, made.heads[1].artefact).read_bytes())[1])
     artefact = made.line.registry.write("versions", ".safetensors", data)
     operator = made.operator()
-    for act in (operator.pin, lambda v, r: operator.challenge(v, Trial(mode="shadow"), r), operator.adopt):
+    for act in (operator.pin, lambda v, r: operator.challenge(v, Trial.of(Traffic(), "shadow"), r), operator.adopt):
         with pytest.raises(VersionError, match=r"is refused: .* wanted a loadable artefact"):
             act(artefact.id, "r")
     assert made.decisions == []

@@ -26,6 +26,7 @@ from models.spec import (
 )
 from stream_app.logclient import LogClient
 from stream_app.modellog import Announcement, Challenger, Envelope, Hyper, Route, Variant
+from stream_app.registry import Registry
 from stream_app.topics import create_topics
 
 NOW_S = 1_700_000_000.0
@@ -163,17 +164,19 @@ def challenger_of(envelope: Envelope, **changes: object) -> Challenger:
 
 
 class Writer:
-    """Announces versions of one model, each learned on the one before."""
+    """Announces versions of one model, each learned on the one before; they lie in ``registry``, too, if there is one."""
 
-    def __init__(self, bootstrap_servers: str, spec: ModelSpec) -> None:
+    def __init__(self, bootstrap_servers: str, spec: ModelSpec, registry: Registry | None = None) -> None:
         create_topics(bootstrap_servers, spec.name, partitions=1, retention_s=3600, max_record_bytes=65536)
-        self.spec = spec
+        self.spec, self._registry = spec, registry
         self.client = LogClient(bootstrap_servers, f"{spec.name}.models")
         self.client.catch_up()
 
     def announce(self, data: bytes, *, inline: bool = True, **changes: object) -> Envelope:
         """Make it the head. ``changes`` are fields of its envelope."""
         head = self.client.head
+        if self._registry:
+            self._registry.write("versions", ".safetensors", data)
         envelope = msgspec.structs.replace(envelope_of(self.spec, data, head), **changes)
         wish = Announcement(
             kind="version" if head is None or envelope.epoch == head.epoch else "epoch",
@@ -204,8 +207,8 @@ class Writer:
 
 
 @contextmanager
-def writing(bootstrap_servers: str, spec: ModelSpec) -> Iterator[Writer]:
-    writer = Writer(bootstrap_servers, spec)
+def writing(bootstrap_servers: str, spec: ModelSpec, registry: Registry | None = None) -> Iterator[Writer]:
+    writer = Writer(bootstrap_servers, spec, registry)
     try:
         yield writer
     finally:

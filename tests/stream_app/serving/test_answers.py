@@ -10,6 +10,7 @@ import pytest
 
 from models.spec import ModelSpec
 from stream_app.errors import ServingError
+from stream_app.following import Arms
 from stream_app.live import LiveModel, prepare
 from stream_app.serving.answers import Answers
 from stream_app.serving.limits import Limits
@@ -27,6 +28,7 @@ class Fixed:
 
     def __init__(self, live: LiveModel) -> None:
         self.live = live
+        self.arms = Arms(live)
 
     def log_age_s(self, now_s: float) -> float:
         return 0.5

@@ -27,7 +27,7 @@ VALUES = st.none() | st.text(max_size=5) | FLOATS | st.integers(-(2**53), 2**53)
     st.sampled_from(["unspecified", "score", "log_odds"]),
 )
 def test_a_request_comes_back(rows: list[dict[str, Any]], explain: str) -> None:
-    data = {"rows": rows, "explain": explain}
+    data = {"rows": rows, "explain": explain, "key": "someone"}
     assert jsons.dump(jsons.parse(pb.PredictRequest.DESCRIPTOR, data)) == data
 
 
