@@ -55,6 +55,7 @@ _STYLES = {
     "reseeded": "yellow",
     "rolled_back": "bold yellow",
     "pinned": "yellow",
+    "refused": "bold red",
 }
 
 Summary = Mapping[str, Any]

@@ -17,7 +17,7 @@ from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 VERSION = pb.Version(number=7, id="abc", epoch=2, parent="def", created_s=1.0)
 
 
-class StandIn:
+class StandIn(pb_grpc.StreamModelServicer):
     """Keeps what it was asked and gives fixed answers."""
 
     def __init__(self) -> None:

@@ -108,7 +108,9 @@ def test_taken_port_is_named() -> None:
 
 def test_the_kinds_of_decisions_shown_at_zero_are_those_that_someone_writes() -> None:
     package = Path(metrics.__file__).parent
-    writers = "".join((package / f"{name}.py").read_text() for name in ("worker", "tune", "compress", "operate"))
+    writers = "".join(
+        (package / f"{name}.py").read_text() for name in ("worker", "tune", "compress", "operate", "serve")
+    )
     told = re.search(r'kind: str\n    """([^"]*)"""', (package / "events.py").read_text())
     assert told is not None
     assert set(" ".join(told[1].split()).split(" | ")) == set(DECISION_KINDS)

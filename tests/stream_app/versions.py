@@ -164,7 +164,7 @@ def challenger_of(envelope: Envelope, **changes: object) -> Challenger:
 
 
 class Writer:
-    """Announces versions of one model, each learned on the one before; they lie in ``registry``, too, if there is one."""
+    """Announces versions of one model, each learned on the one before; ``registry`` gets them, too."""
 
     def __init__(self, bootstrap_servers: str, spec: ModelSpec, registry: Registry | None = None) -> None:
         create_topics(bootstrap_servers, spec.name, partitions=1, retention_s=3600, max_record_bytes=65536)
