@@ -72,6 +72,14 @@ class Columns(NamedTuple):
         arrays = {name: getattr(self, name)[rows] for name in self._fields if name != "ids"}
         return Columns(ids=ids, **arrays)
 
+    def put(self, rows: Ints, other: "Columns") -> None:
+        """Write other rows over some of these."""
+        for name in self._fields:
+            if name != "ids":
+                getattr(self, name)[rows] = getattr(other, name)
+        for i, id_ in zip(rows.tolist(), other.ids, strict=True):
+            self.ids[i] = id_
+
 
 class BadRow(NamedTuple):
     """One record, or one row of it, that is no example."""

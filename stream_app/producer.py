@@ -10,6 +10,7 @@ goes at once, as JSON; if more comes than the broker acknowledges, what waits is
 within a partition is kept; what was not acknowledged is named. Loads neither torch nor Faust nor numba.
 """
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +28,8 @@ from stream_app.errors import BrokerError, DeliveryError, ExampleError
 from stream_app.events import CONTENT_TYPE, ContentType
 from stream_app.packing import RECORD_ROWS, Record, Waiting, ids_of, records_of
 from stream_app.partitions import partitions_of
+
+log = logging.getLogger("stream_app.producer")
 
 _IN_FLIGHT = 8
 """Records not yet acknowledged, per partition; what comes meanwhile waits, and is packed together."""
@@ -311,7 +314,10 @@ class EventProducer:
                 self._untold_reason = str(error) or repr(error)
             self._changed.notify_all()
         if error is not None and self._on_lost is not None:
-            self._on_lost(Lost(record.ids, str(error) or repr(error)))
+            try:
+                self._on_lost(Lost(record.ids, str(error) or repr(error)))
+            except Exception:  # theirs; ours goes on
+                log.exception("on_lost failed")
 
 
 def _connected(bootstrap_servers: str, topic: str, compression: str | None, delivery_s: float) -> tuple[Any, list[int]]:

@@ -46,7 +46,7 @@ class Example(NamedTuple):
 
     def size_bytes(self) -> int:
         """Memory it takes; about."""
-        texts = sum(len(v) for v in (self.features or {}).values() if type(v) is str)
+        texts = sum([len(v) for v in (self.features or {}).values() if type(v) is str])
         return _ROW_BYTES + 2 * len(self.id) + _VALUE_BYTES * len(self.features or ()) + texts
 
 
@@ -67,14 +67,14 @@ def example(
     """
     if not isinstance(id, str) or not 0 < len(id) <= LONGEST_ID:
         raise ExampleError(f"id is {id!r:.80}, wanted a text of 1 to {LONGEST_ID} characters")
+    if key is not None and not isinstance(key, str):
+        raise ExampleError(f"example {id!r}: key is {key!r}, wanted a text")
     if features is None and label is None:
         raise ExampleError(f"example {id!r} has neither features nor a label")
     _text(id, id if key is None else f"{id}{key}")
     checked = None if features is None else _checked(id, features)
-    times = [
-        None if given is None else _finite(id, name, value, "seconds since the epoch")
-        for given, name, value in ((features, "time_s", time_s), (label, "label_time_s", label_time_s))
-    ]
+    at_s = None if features is None else _finite(id, "time_s", time_s, "seconds since the epoch")
+    told_s = None if label is None else _finite(id, "label_time_s", label_time_s, "seconds since the epoch")
     if weight is not None and not WEIGHTS[0] <= _finite(id, "weight", weight, "a number") <= WEIGHTS[1]:
         raise ExampleError(f"example {id!r}: weight is {weight!r}, wanted {WEIGHTS[0]:g} to {WEIGHTS[1]:g}")
     told = None if label is None else _value(id, "label", label)
@@ -83,7 +83,7 @@ def example(
     if label is not None and told is None:
         raise ExampleError(f"example {id!r}: label is {label!r}, wanted a class or a number")
     weighed = None if weight is None else float(weight)
-    return Example(id, id if key is None else key, times[0], checked, told, times[1], weighed)
+    return Example(id, id if key is None else key, at_s, checked, told, told_s, weighed)
 
 
 def gathered(examples: Sequence[Example]) -> Batch:

@@ -34,26 +34,25 @@ class JsonCodec:
         good = self._scanner.scan([r.value for r in records], timestamps_ms, columns)
         if good.all():
             return columns, []
-        odd = np.flatnonzero(~good)
-        events, bad = self._decoder.decode([records[i] for i in odd.tolist()])
-        self._fill(columns, odd, events)
-        good[odd[np.isin(columns.offsets[odd], [e.offset for e in events])]] = True
-        return columns.take(good), [BadRow(b.offset, None, b.reason, b.value) for b in bad]
+        events, bad = self._decoder.decode([r for r, g in zip(records, good.tolist(), strict=True) if not g])
+        found = empty(len(events), numeric=self._numeric, categorical=self._categorical)
+        for i, event in enumerate(events):
+            write(found, i, event)
+        return completed(columns, good, found), [BadRow(b.offset, None, b.reason, b.value) for b in bad]
 
-    def _fill(self, columns: Columns, odd: NDArray[np.intp], events: Sequence[Event]) -> None:
-        """Write what msgspec understood over what the scanner left."""
-        at = dict(zip(columns.offsets[odd].tolist(), odd.tolist(), strict=True))
-        blank = empty(len(odd), numeric=self._numeric, categorical=self._categorical)
-        for name in ("time_s", "numeric", "hashes", "lengths", "target", "label_time_s", "weight"):
-            getattr(columns, name)[odd] = getattr(blank, name)
-        for event in events:
-            write(columns, at[event.offset], event)
+
+def completed(columns: Columns, good: NDArray[np.bool_], found: Columns) -> Columns:
+    """Good rows of ``columns``, and in their places those that were found in another way; offsets rise."""
+    places = np.searchsorted(columns.offsets, found.offsets)
+    columns.put(places, found)
+    good[places] = True
+    return columns.take(good)
 
 
 def write(columns: Columns, i: int, event: Event) -> None:
     """Make an event row ``i``, which is blank."""
     n = columns.numeric.shape[1]
-    columns.ids[i] = event.id
+    columns.ids[i], columns.offsets[i] = event.id, event.offset
     if event.row is not None:
         columns.time_s[i] = event.time_s
         numeric = np.array(event.row[:n], np.float64)

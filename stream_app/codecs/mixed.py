@@ -20,6 +20,7 @@ from stream_app.errors import DecodeError
 from stream_app.events import CONTENT_TYPE, ContentType
 
 _NAMES = ", ".join(ContentType)
+_KINDS: dict[bytes | None, str] = {kind.encode(): kind for kind in ContentType}
 
 
 class _Sample(NamedTuple):
@@ -57,8 +58,9 @@ class Codec:
         return _in_order(parts)
 
     def warm(self) -> None:
-        """Have the scanner compiled before the first record waits for it; some seconds, once a machine."""
+        """Have the scanners compiled before the first record waits for them; some seconds, once a machine."""
         self._json.decode([_Sample()])
+        self._example.decode([_Sample()])
 
     def _none(self) -> Columns:
         return self._json.decode(())[0]
@@ -75,8 +77,8 @@ class Codec:
 def content_type(headers: Sequence[tuple[str, bytes | None]]) -> str:
     """What the headers of a record say it is; the first one that speaks of it counts."""
     for name, value in headers:
-        if name.lower() == CONTENT_TYPE:
-            return (value or b"").decode("ascii", "replace").partition(";")[0].strip().lower()
+        if name == CONTENT_TYPE or name.lower() == CONTENT_TYPE:
+            return _KINDS.get(value) or (value or b"").decode("ascii", "replace").partition(";")[0].strip().lower()
     return ContentType.JSON
 
 

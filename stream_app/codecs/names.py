@@ -72,3 +72,15 @@ def find(text: Bytes, at: int, length: int, known: Names) -> int:
             return int(known.slots[place])
         place = (place + 1) & mask
     return -1
+
+
+@compiled_exactly
+def find_next(text: Bytes, at: int, length: int, known: Names, last: int) -> int:
+    """As ``find``; tries first what followed ``last`` before."""
+    guess = known.likely[last]
+    if guess >= 0 and _is(text, at, length, known, guess):
+        return int(guess)
+    found = find(text, at, length, known)
+    if found >= 0:
+        known.likely[last] = found
+    return found

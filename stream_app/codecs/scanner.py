@@ -8,67 +8,21 @@ reference: every row read here is exactly what it would have made of it. A test 
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled_exactly
-from models.features import LARGEST
-from models.hashes import TABLE
 from models.spec import ModelSpec
-from stream_app.codecs.names import Names, find, names
-from stream_app.codecs.numbers import FIVES, TENS, Bytes, Words, number
+from stream_app.codecs.names import Names, find
+from stream_app.codecs.numbers import Bytes, number
+from stream_app.codecs.tables import Found, Places, Tables, found_in, right, tables_of
 from stream_app.columns import Columns
-from stream_app.events import WEIGHTS
 
-Places = NDArray[np.int64]
-
-EVENT = ("id", "time", "features", "label", "label_time", "weight")
 _ID, _TIME, _FEATURES, _LABEL, _LABEL_TIME, _WEIGHT = range(6)
 PADDING = b"\n" + bytes(15)
 _MOST_DIGITS = 18
 """Of an integer category or class: more may not fit into 64 bits."""
-
-
-class Tables(NamedTuple):
-    """What the scanner knows of a spec."""
-
-    event: Names
-    features: Names
-    texts: Names
-    """Classes that are texts, in spec order, then ``integers``: those that are integers."""
-    integers: Names
-    text_class: Places
-    """Index of each of ``texts`` among the classes."""
-    integer_class: Places
-    numeric: int
-    """N; the features from N on are categorical."""
-    regression: bool
-    limits: NDArray[np.float64]
-    """Largest record (bytes), seconds a time may be ahead, longest id (bytes), least and most weight, largest float."""
-    fives: Words
-    tens: NDArray[np.float64]
-    crc: NDArray[np.uint32]
-    word: Words
-
-
-class Found(NamedTuple):
-    """Where the scanner writes: arrays of ``Columns``, and where the ids stand."""
-
-    ids: Places
-    """(B, 2) from and to."""
-    has_features: NDArray[np.bool_]
-    """(B,)"""
-    seen: Places
-    """(F,) the last row that had each feature."""
-    time_s: NDArray[np.float64]
-    numeric: NDArray[np.float32]
-    hashes: NDArray[np.uint32]
-    lengths: NDArray[np.int32]
-    target: NDArray[np.float64]
-    label_time_s: NDArray[np.float64]
-    weight: NDArray[np.float64]
 
 
 class Scanner:
@@ -80,24 +34,7 @@ class Scanner:
     """
 
     def __init__(self, spec: ModelSpec, longest_id: int) -> None:
-        classes = list(enumerate(spec.label.classes))
-        texts = [(i, c) for i, c in classes if isinstance(c, str)]
-        integers = [(i, str(c)) for i, c in classes if not isinstance(c, str)]
-        self._tables = Tables(
-            event=names(EVENT),
-            features=names([*spec.features.numeric, *spec.features.categorical]),
-            texts=names([c for _, c in texts]),
-            integers=names([c for _, c in integers]),
-            text_class=np.array([i for i, _ in texts], np.int64),
-            integer_class=np.array([i for i, _ in integers], np.int64),
-            numeric=len(spec.features.numeric),
-            regression=not classes,
-            limits=np.array([spec.stream.max_record_bytes, spec.stream.ahead_s, longest_id, *WEIGHTS, LARGEST]),
-            fives=FIVES,
-            tens=TENS,
-            crc=TABLE,
-            word=np.zeros(1, np.uint64),
-        )
+        self._tables = tables_of(spec, longest_id)
 
     def scan(self, values: Sequence[bytes | None], timestamps_ms: Places, into: Columns) -> NDArray[np.bool_]:
         """Read what is plain; whether each record was. Of the others, what stands in ``into`` means nothing.
@@ -115,16 +52,13 @@ class Scanner:
                 text.decode()
             except UnicodeDecodeError:
                 utf8 = False
-        ids = np.zeros((len(values), 2), np.int64)
-        seen = np.full(into.numeric.shape[1] + into.hashes.shape[1], -1, np.int64)
-        columns = (getattr(into, name) for name in Found._fields[3:])
-        found = Found(ids, np.zeros(len(values), np.bool_), seen, *columns)
+        found = found_in(into)
         _scan(np.frombuffer(text, np.uint8), ends, timestamps_ms, utf8, self._tables, found, plain)
         if ascii_only:
             whole = text.decode("ascii")
-            into.ids[:] = [whole[a:b] for a, b in ids.tolist()]
+            into.ids[:] = [whole[a:b] for a, b in found.ids.tolist()]
         else:
-            into.ids[:] = [text[a:b].decode(errors="replace") for a, b in ids.tolist()]
+            into.ids[:] = [text[a:b].decode(errors="replace") for a, b in found.ids.tolist()]
         return plain
 
 
@@ -331,29 +265,6 @@ def _event(text: Bytes, at: int, utf8: bool, tables: Tables, found: Found, row: 
 
 
 @compiled_exactly
-def _right(found: Found, row: int, timestamp_ms: int, limits: NDArray[np.float64]) -> bool:
-    """Whether a row that was read keeps every rule; what does not belong to it is taken out."""
-    _, ahead_s, longest_id, least, most, largest = limits
-    if not 0 < found.ids[row, 1] - found.ids[row, 0] <= longest_id:
-        return False
-    target, weight = found.target[row], found.weight[row]
-    if not found.has_features[row]:
-        found.time_s[row] = np.nan
-    elif np.isnan(found.time_s[row]):
-        return False
-    if np.isnan(target):
-        found.label_time_s[row] = np.nan
-        if not found.has_features[row]:
-            return False
-    elif np.isnan(found.label_time_s[row]) or abs(target) > largest:
-        return False
-    for time_s in (found.time_s[row], found.label_time_s[row]):
-        if 0 < timestamp_ms < (time_s - ahead_s) * 1000:
-            return False
-    return bool(np.isnan(weight) or least <= weight <= most)
-
-
-@compiled_exactly
 def _scan(
     text: Bytes, ends: Places, timestamps_ms: Places, utf8: bool, tables: Tables, found: Found, plain: NDArray[np.bool_]
 ) -> None:
@@ -375,4 +286,4 @@ def _scan(
             continue
         at = _event(text, at + 1, utf8, tables, found, row)
         if 0 <= at <= end and _space(text, at) >= end:
-            plain[row] = _right(found, row, timestamps_ms[row], tables.limits)
+            plain[row] = right(found, row, timestamps_ms[row], tables.limits)

@@ -169,6 +169,22 @@ def test_what_kafka_refuses_at_once_is_lost_too(monkeypatch: pytest.MonkeyPatch)
         until(lambda: len(kafka.sent) == 1)
 
 
+def test_what_on_lost_raises_is_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: Lost) -> None:
+        raise ArithmeticError("theirs")
+
+    with producing(monkeypatch, on_lost=fail) as (made, kafka):
+        kafka.refuse = ValueError("no")
+        label(made, "a")
+        with pytest.raises(DeliveryError, match="1 examples were not acknowledged"):
+            made.flush()
+        until(lambda: "on_lost failed" in caplog.text)
+        kafka.refuse = None
+        label(made, "b")
+        until(lambda: len(kafka.sent) == 1)
+    assert made.progress.lost == 1
+
+
 def test_a_failure_of_our_own_is_told_and_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with producing(monkeypatch) as (made, _), monkeypatch.context() as broken:
 
@@ -227,6 +243,7 @@ def test_leaving_by_an_error_keeps_that_error(monkeypatch: pytest.MonkeyPatch) -
         ({"id": 5}, "id is 5, wanted a text"),
         ({"id": "\ud800", "label": 1, "label_time_s": 1}, "surrogates not allowed"),
         ({}, "example 'x' has neither features nor a label"),
+        ({"label": 1, "label_time_s": 1, "key": 5}, "example 'x': key is 5, wanted a text"),
         ({"features": {}}, "example 'x': time_s is None, wanted seconds since the epoch"),
         ({"features": {}, "time_s": math.nan}, "time_s is nan"),
         ({"label": 1}, "example 'x': label_time_s is None, wanted seconds"),

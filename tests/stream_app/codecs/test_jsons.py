@@ -45,7 +45,6 @@ def reference(decoder: Decoder, records: Sequence[Record]) -> tuple[Columns, lis
     events, bad = decoder.decode(records)
     columns = empty(len(events), numeric=2, categorical=3)
     for i, event in enumerate(events):
-        columns.offsets[i] = event.offset
         write(columns, i, event)
     return columns, [BadRow(b.offset, None, b.reason, b.value) for b in bad]
 
