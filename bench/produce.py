@@ -1,8 +1,8 @@
 """How fast do examples reach Kafka? flights -> `EventProducer` -> broker, acknowledged: rows/s.
 
 One by one by `send`, as columns by `send_columns`, and as the flights' own producer has them (JSON, a record each), in
-turns; connecting counts. The broker (embedded; with KAFKA_HOME set, Apache Kafka) shares the machine, so what it takes is in the
-figures. `python -m bench.produce --flights 20000 --rounds 3`
+turns; connecting counts. The broker (embedded; with KAFKA_HOME set, Apache Kafka) shares the machine, so what it takes
+is in the figures. `python -m bench.produce --flights 20000 --rounds 3`
 """
 
 import argparse
