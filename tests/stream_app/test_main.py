@@ -10,6 +10,7 @@ import pytest
 from stream_app import serve
 from stream_app.__main__ import main
 from stream_app.broker import free_port
+from stream_app.serving.security import Security
 
 SPEC = "examples/flights/model.toml"
 
@@ -18,6 +19,7 @@ SPEC = "examples/flights/model.toml"
     ("flags", "wanted"),
     [
         (("serve", "--listen", "50051"), "--listen: got '50051', wanted HOST:PORT"),
+        (("serve", "--rest", "8080"), "--rest: got '8080', wanted HOST:PORT"),
         (("serve", "--listen", "127.0.0.1:65536"), "--listen: got '127.0.0.1:65536', wanted HOST:PORT"),
         (("monitor", "--prometheus", "here"), "--prometheus: got 'here', wanted HOST:PORT"),
         (("lag", "--watch", "-1"), "--watch: got '-1', wanted seconds above 0"),
@@ -63,6 +65,24 @@ def test_a_port_is_shared_only_where_it_is_asked_for(flags: tuple[str, ...], mon
     monkeypatch.setattr(serve, "run", asked.update)
     assert main(["serve", "--spec", SPEC, "--bootstrap-servers", "127.0.0.1:9092", *flags]) == 0
     assert asked["share_port"] == bool(flags)
+
+
+def test_what_a_server_is_told_about_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(serve, "run", asked.update)
+    flags = ["--spec", SPEC, "--bootstrap-servers", "127.0.0.1:9092"]
+    assert main(["serve", *flags]) == 0
+    assert (asked["rest"], asked["security"], asked["reflect"]) == (None, Security(), False)
+    flags += ["--rest", "127.0.0.1:0", "--tokens", "t", "--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"]
+    assert main(["serve", *flags]) == 0
+    assert asked["rest"] == "127.0.0.1:0"
+    assert asked["security"] == Security(tokens="t", certificate="c", key="k", client_ca="a")
+
+
+def test_a_tokens_file_that_is_wrong_ends_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--spec", SPEC, "--bootstrap-servers", "127.0.0.1:9092", "--listen", "127.0.0.1:0"]
+    assert main(["serve", *flags, "--tokens", str(tmp_path / "none")]) == 2
+    assert "none cannot be read (No such file or directory)" in capsys.readouterr().err
 
 
 def test_run_dir_that_cannot_be_made_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
