@@ -19,7 +19,11 @@ PSEUDO = 5.0
 NEVER_S = -1e18
 """Time of a slot that no label has touched."""
 
+TABLE_BYTES = 4 << 20
+"""A larger table is not made: many classes would make it larger than all else in a server."""
+
 Floats = NDArray[np.float64]
+Table = NDArray[np.float32]
 
 
 class RecentRates:
@@ -44,6 +48,7 @@ class RecentRates:
     ) -> None:
         self._k, self._slots, self._blank = combinations, slots, blank
         self._half_lives_s = np.array(half_lives_s, dtype=np.float64)
+        self._offsets = np.arange(1, combinations + 1) * slots
         rows = (combinations + 1) * slots if half_lives_s else 0
         self._w = np.zeros((rows, len(half_lives_s)))
         self._s = np.zeros((rows, len(half_lives_s), tracked))
@@ -65,12 +70,33 @@ class RecentRates:
         if not self.columns:
             return np.zeros((len(keys), 0), dtype=np.float32)
         rows = self._rows(keys)  # (B, K + 1)
-        age_s = np.maximum(times_s[:, None] - self._last_s[rows], 0.0)
-        decay = np.exp2(-age_s[..., None] / self._half_lives_s)  # (B, K + 1, H)
-        w, s = self._w[rows] * decay, self._s[rows] * decay[..., None]
+        w, s = self._decayed(rows, times_s[:, None])  # (B, K + 1, H), (B, K + 1, H, T)
         overall = _shrunk(s[:, :1], w[:, :1], self.prior())  # (B, 1, H, T)
         rate = _shrunk(s[:, 1:], w[:, 1:], overall)  # (B, K, H, T)
         return rate.reshape(len(keys), self.columns).astype(np.float32)
+
+    def table(self, time_s: float) -> Table | None:
+        """What ``read`` says of every slot at one time, ((K + 1) * slots, H * T); None if that would be too large."""
+        if not self.columns or self._s.size * 4 > TABLE_BYTES:
+            return None
+        w, s = self._decayed(np.zeros(1, np.int64), np.array([time_s]))
+        overall = _shrunk(s, w, self.prior())  # (1, H, T)
+        table = np.empty((len(self._w), overall.size), np.float32)
+        table[:] = _shrunk(np.zeros_like(s), np.zeros_like(w), overall).reshape(1, -1)
+        used = np.flatnonzero(self._last_s > NEVER_S)
+        w, s = self._decayed(used, np.array([time_s]))
+        table[used] = _shrunk(s, w, overall).reshape(len(used), overall.size)
+        return table
+
+    def look_up(self, table: Table, keys: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rates of keys (B, K) in a ``table``: (B, R)."""
+        found: NDArray[np.float32] = table[keys + self._offsets].reshape(len(keys), self.columns)
+        return found
+
+    def _decayed(self, rows: NDArray[np.int64], times_s: Floats) -> tuple[Floats, Floats]:
+        """w and s of rows as they stand at times_s, which has their shape or spreads to it."""
+        decay = np.exp2(-np.maximum(times_s - self._last_s[rows], 0.0)[..., None] / self._half_lives_s)
+        return self._w[rows] * decay, self._s[rows] * decay[..., None]
 
     def learn(
         self,
@@ -107,8 +133,7 @@ class RecentRates:
         self._w[slots], self._s[slots], self._last_s[slots] = w, s, now_s
 
     def _rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        offsets = np.arange(1, self._k + 1) * self._slots
-        return np.concatenate([np.zeros((len(keys), 1), dtype=np.int64), keys + offsets], axis=1)
+        return np.concatenate([np.zeros((len(keys), 1), dtype=np.int64), keys + self._offsets], axis=1)
 
     def state(self) -> Arrays:
         """Only the slots ever touched."""

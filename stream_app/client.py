@@ -119,7 +119,7 @@ class StreamModelClient:
         deadline_s: how long a call may take.
     """
 
-    def __init__(self, target: str, *, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(self, target: str, *, deadline_s: float = DEADLINE_S, token: str | None = None) -> None:
         options = (
             ("grpc.max_receive_message_length", _ANSWER_BYTES),
             ("grpc.max_reconnect_backoff_ms", _RECONNECT_MS),
@@ -128,6 +128,7 @@ class StreamModelClient:
         self._channel = grpc.insecure_channel(target, options=options)
         self._stub = pb_grpc.StreamModelStub(self._channel)
         self._deadline_s = deadline_s
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def predict(
         self,
@@ -156,7 +157,7 @@ class StreamModelClient:
         rows_ = [_row(i, row, time_s) for i, (row, time_s) in both]
         request = pb.PredictRequest(rows=rows_, explain=_UNITS[explain])
         with _serving_errors():
-            answer = self._stub.Predict(request, timeout=self._within_s(deadline_s))
+            answer = self._stub.Predict(request, timeout=self._within_s(deadline_s), metadata=self._metadata)
         return _predictions(answer)
 
     def model(self, *, deadline_s: float | None = None) -> Model:
@@ -166,7 +167,9 @@ class StreamModelClient:
             ServingError: no version is live, or the server is gone.
         """
         with _serving_errors():
-            answer = self._stub.GetModel(pb.GetModelRequest(), timeout=self._within_s(deadline_s))
+            answer = self._stub.GetModel(
+                pb.GetModelRequest(), timeout=self._within_s(deadline_s), metadata=self._metadata
+            )
         return _model(answer)
 
     def watch(self, *, deadline_s: float | None = None) -> Iterator[Version]:

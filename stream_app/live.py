@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from models.direct import Direct
 from models.explain import Background, Explained, Explainer, remembered, targets
 from models.features import FeatureEncoder, Raw
 from models.measure import Examples, mean_loss, target_variance
+from models.rates import Table
 from models.runtime import Runs, Session
 from models.snapshot import Arrays, under, unpack
 from models.spec import ModelSpec, from_json
@@ -39,6 +41,8 @@ class LiveModel:
     explainer: Explainer
     newest_s: float
     """Event time of the newest label it has learned from; 0 before the first."""
+    rates: Table | None
+    """All recent rates at ``newest_s``, which is when nearly everybody asks for; None if too many."""
     prior_only: bool
     """Before two classes (one label, for regression) had been seen: the labels' all-time mean is all it says."""
     examples: Examples
@@ -57,22 +61,26 @@ class LiveModel:
         Raises:
             FeatureError: a name that the model does not have, or a value of the wrong type.
         """
-        times_s = times_s or [None] * len(rows)
-        return self.score(self.encoder.raw_of(rows), np.array([math.nan if t is None else t for t in times_s]))
+        at_s = None if times_s is None else np.array([math.nan if t is None else t for t in times_s])
+        return self.score(self.encoder.raw_of(rows), at_s)
 
-    def predict_columns(self, numeric: Times, columns: Sequence[Sequence[object]], times_s: Times) -> Scores:
+    def predict_columns(self, numeric: Times, columns: Sequence[Sequence[object]], times_s: Times | None) -> Scores:
         """The same of whole columns in spec order, each value sound: numeric features (B, N) and C categorical ones.
 
         Args:
-            times_s: (B,); NaN is ``newest_s``.
+            times_s: (B,); NaN, or None for all, is ``newest_s``.
         """
         return self.score(self.encoder.raw_columns(numeric, columns), times_s)
 
-    def score(self, raw: Raw, times_s: Times) -> Scores:
-        """Scores (B, K) of rows that the encoder made; ``times_s`` (B,) is NaN for ``newest_s``."""
-        at_s = np.where(np.isnan(times_s), self.newest_s, times_s)
-        scores = self.session.run(self.encoder.dense(raw, at_s), raw.categories)
-        return self.encoder.priors(len(at_s)) if self.prior_only else scores
+    def score(self, raw: Raw, times_s: Times | None) -> Scores:
+        """Scores (B, K) of rows that the encoder made; ``times_s`` as for ``predict_columns``."""
+        if self.prior_only:
+            return self.encoder.priors(len(raw.numeric))
+        if self.rates is not None and (times_s is None or np.isnan(times_s).all()):
+            return self.session.run(self.encoder.dense_of(raw, self.rates), raw.categories)
+        asked_s = np.full(len(raw.numeric), math.nan) if times_s is None else times_s
+        at_s = np.where(np.isnan(asked_s), self.newest_s, asked_s)
+        return self.session.run(self.encoder.dense(raw, at_s), raw.categories)
 
     def explain(self, row: Row, time_s: float | None = None, *, log_odds: bool = False) -> tuple[Explained, Scores]:
         """What moved a row's scores, and its dense columns (N + R,), recent rates included.
@@ -122,20 +130,26 @@ def prepare(data: bytes, envelope: Envelope) -> LiveModel:
 
 def _load(data: bytes, envelope: Envelope) -> LiveModel:
     arrays, texts = unpack(data)
-    spec = from_json(texts["spec"])
+    spec = _spec(texts["spec"])
     encoder = FeatureEncoder(spec)
     learned = under("features", arrays)
     encoder.load(learned)
+    newest_s = _newest_s(learned, envelope)
     return LiveModel(
         envelope=envelope,
         spec=spec,
         encoder=encoder,
         session=_session(spec, encoder, arrays),
         explainer=Explainer(spec, _background(encoder, arrays)),
-        newest_s=_newest_s(learned, envelope),
+        newest_s=newest_s,
+        rates=encoder.rates.table(newest_s),
         examples=_examples(arrays),
         prior_only=encoder.prior_only,
     )
+
+
+# Versions of one model have one spec; to read it takes longer than all else of a small version.
+_spec = lru_cache(maxsize=4)(from_json)
 
 
 def _session(spec: ModelSpec, encoder: FeatureEncoder, arrays: Arrays) -> Runs:

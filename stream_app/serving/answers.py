@@ -1,7 +1,8 @@
 """The calls of our own service: request -> [check -> live model -> answer] -> response.
 
 Rows are scored in the event loop itself, some at a time with other calls in between: one row takes well
-under a millisecond, and handing it to a thread would take longer than the work.
+under a millisecond, and handing it to a thread would take longer than the work. Calls are not scored together:
+gRPC hands them over one by one, so that few wait at the same moment (docs/serving.md).
 
 Calls raise ServingError; ``serving.calls`` and ``serving.rest`` make statuses of it. Of the context they
 use only what ``Call`` has, since it is not always gRPC that asks.
@@ -12,18 +13,18 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Protocol
 
-import numpy as np
-
 from stream_app.errors import ServingError
-from stream_app.live import LiveModel, Scores
+from stream_app.live import LiveModel, Scores, Times
 from stream_app.serving import messages, scoring
 from stream_app.serving.admin import Admin, Operators
 from stream_app.serving.learning import Append, Learning
 from stream_app.serving.limits import Limits
 from stream_app.serving.source import Source
-from stream_app.serving.together import ROWS_AT_ONCE, Together
 from stream_app.serving.traffic import Chosen
 from stream_app.wire import stream_app_pb2 as pb
+
+ROWS_AT_ONCE = 64
+"""Rows by name, scored before other calls get their turn."""
 
 
 class Call(Protocol):
@@ -53,7 +54,7 @@ class Answers:
     def __init__(
         self, source: Source, limits: Limits, operators: Operators | None = None, append: Append | None = None
     ) -> None:
-        self._source, self._limits, self._together = source, limits, Together()
+        self._source, self._limits = source, limits
         self._admin = Admin(operators, lambda: source.live().spec)
         self._learning = Learning(append, lambda: source.live().spec, limits)
 
@@ -87,9 +88,12 @@ class Answers:
     async def _rows(self, chosen: Chosen, request: pb.PredictRequest, response: pb.PredictResponse, call: Call) -> None:
         live = chosen.live
         for start in range(0, len(request.rows), ROWS_AT_ONCE):
+            if start:
+                await asyncio.sleep(0)
+                in_time(call)
             rows = request.rows[start : start + ROWS_AT_ONCE]
             values, times_s = scoring.values(live.encoder, rows, start), scoring.times_s(rows, start)
-            scores = await self._together.score(live, values, times_s)
+            scores = _asked(values, times_s, live)
             response.predictions.extend(messages.predictions(live.spec, scores))
             self._source.traffic.note(chosen, scores, partial(_asked, values, times_s))
         if request.explain:
@@ -165,5 +169,5 @@ class Answers:
         return await self._learning.feedback(request)
 
 
-def _asked(rows: Sequence[scoring.Values], times_s: Sequence[float], model: LiveModel) -> Scores:
-    return model.score(model.encoder.raw(rows), np.array(times_s))
+def _asked(rows: Sequence[scoring.Values], times_s: Times | None, model: LiveModel) -> Scores:
+    return model.score(model.encoder.raw(rows), times_s)

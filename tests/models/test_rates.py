@@ -209,3 +209,21 @@ def test_without_half_lives_there_are_no_columns_but_a_prior() -> None:
     rates.learn(none, np.ones((3, 1)), np.zeros(3))
     assert rates.read(none, np.zeros(3)).shape == (3, 0)
     assert rates.prior() == pytest.approx([3.5 / 4])
+
+
+def test_the_table_says_what_reading_says() -> None:
+    for labels in (0, 40):
+        rates = RecentRates(combinations=2, slots=8, half_lives_s=(60.0, 600.0), tracked=3, blank=1 / 3)
+        rng = np.random.default_rng(0)
+        if labels:
+            keys, times_s = rng.integers(0, 5, (labels, 2)), rng.uniform(0.0, 900.0, labels)
+            rates.learn(keys, np.eye(3)[rng.integers(0, 3, labels)], times_s)
+        every = np.stack([np.arange(8), np.arange(8)[::-1]], axis=1)
+        table = rates.table(700.0)
+        assert table is not None
+        np.testing.assert_array_equal(rates.look_up(table, every), rates.read(every, np.full(8, 700.0)))
+
+
+def test_a_table_of_very_many_classes_is_not_made() -> None:
+    rates = RecentRates(combinations=1, slots=2048, half_lives_s=(60.0,), tracked=1000, blank=0.001)
+    assert rates.table(0.0) is None

@@ -1,4 +1,4 @@
-"""Rows and columns are answered alike, together or alone; a stream goes on after a request that was wrong."""
+"""Rows and columns are answered alike; a stream goes on after a request that was wrong."""
 
 import asyncio
 import struct
@@ -148,58 +148,6 @@ def test_wrong_columns_are_refused_with_what_is_wrong(live: LiveModel, request_:
         ask(live, request_)
     assert caught.value.status == "INVALID_ARGUMENT"
     assert text in str(caught.value)
-
-
-def test_calls_at_the_same_moment_share_a_run_and_get_their_own_answers(live: LiveModel) -> None:
-    runs: list[int] = []
-
-    class Counting:
-        def run(self, numeric: Any, categories: Any) -> Any:
-            runs.append(len(numeric))
-            return np.asarray(numeric[:, :1] / 100.0)
-
-    counted = live.__class__(
-        **{name: getattr(live, name) for name in live.__slots__} | {"session": Counting()},
-    )
-
-    async def main() -> list[pb.PredictResponse]:
-        answers, _ = answers_of(counted)
-        requests = [
-            pb.PredictRequest(rows=[pb.Row(features={"distance": pb.Value(number=float(i))})] * (i % 3 + 1))
-            for i in range(40)
-        ]
-        return await asyncio.gather(*(answers.Predict(request, Call()) for request in requests))
-
-    found = asyncio.run(main())
-    assert sum(runs) == sum(i % 3 + 1 for i in range(40))
-    assert len(runs) == 2  # 64 rows at most in each
-    for i, response in enumerate(found):
-        assert [p.scores["late"] for p in response.predictions] == [pytest.approx(i / 100.0)] * (i % 3 + 1)
-
-
-def test_one_wrong_call_of_many_fails_alone(live: LiveModel) -> None:
-    async def main() -> list[Any]:
-        answers, _ = answers_of(live)
-        good, bad = pb.PredictRequest(rows=[pb.Row()]), pb.PredictRequest(rows=[pb.Row(features={"x": pb.Value()})])
-        asked = (answers.Predict(r, Call()) for r in (good, bad, good))
-        return await asyncio.gather(*asked, return_exceptions=True)
-
-    first, second, third = asyncio.run(main())
-    assert first.predictions == third.predictions
-    assert "rows[0]: the model has no feature 'x'" in str(second)
-
-
-def test_a_call_that_was_given_up_is_not_computed(live: LiveModel) -> None:
-    async def main() -> None:
-        answers, _ = answers_of(live)
-        task = asyncio.ensure_future(answers.Predict(pb.PredictRequest(rows=[pb.Row()]), Call()))
-        await asyncio.sleep(0)
-        task.cancel()
-        other = await answers.Predict(pb.PredictRequest(rows=[pb.Row()]), Call())
-        assert len(other.predictions) == 1
-        assert task.cancelled()
-
-    asyncio.run(main())
 
 
 def test_a_call_past_its_deadline_is_not_computed(live: LiveModel) -> None:
