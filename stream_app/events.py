@@ -69,7 +69,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: str
     """drift | recalled | tuned | promoted | kept | quantised | reseeded | rolled_back | pinned | unpinned | imported |
-    canary | shadow | guard | withdrawn | refused"""
+    canary | shadow | guard | judged | withdrawn | refused"""
     at_s: float
     """Wall clock, seconds since the epoch."""
     version: int

@@ -144,11 +144,12 @@ class LogClient:
             ModelLogError: it was not acknowledged.
         """
         deadline = time.monotonic() + timeout_s
+        written = encode_record(decode_record(encode_record(route)))  # as bytes: NaN equals no NaN
         while time.monotonic() < deadline:
             at = self._try_append(route)
             while at is not None and self.position() <= at and time.monotonic() < deadline:
                 self.poll(0.05)
-            if self.fold.route and encode_record(self.fold.route) == encode_record(route):  # NaN equals no NaN
+            if self.fold.route and encode_record(self.fold.route) == written:
                 return True
             if self.fold.route_at != route.after:
                 return False

@@ -22,7 +22,7 @@ from stream_app.status import Status
 DEFAULT_LISTEN = "127.0.0.1:9464"
 DECISION_KINDS = (
     *("drift", "recalled", "tuned", "promoted", "kept", "quantised", "reseeded"),
-    *("rolled_back", "pinned", "unpinned", "imported", "canary", "shadow", "guard", "withdrawn", "refused"),
+    *("rolled_back", "pinned", "unpinned", "imported", "canary", "shadow", "guard", "judged", "withdrawn", "refused"),
 )
 """Shown from the start, at 0: a rate needs a first value."""
 

@@ -14,9 +14,10 @@ import msgspec
 from kafka.errors import KafkaError
 
 from models.spec import Traffic
-from stream_app import holding, stored
+from stream_app import catalogue, holding, stored
+from stream_app.catalogue import Listed
 from stream_app.decisions import DecisionWriter, Evidence
-from stream_app.errors import NoVersionError, OvertakenError, RegistryError, VersionError
+from stream_app.errors import OvertakenError, VersionError
 from stream_app.events import Topics
 from stream_app.logclient import LogClient
 from stream_app.modellog import Announcement, Challenger, Envelope, Route, adopted
@@ -26,20 +27,7 @@ log = logging.getLogger("stream_app.operate")
 
 LOSSES = ("log_loss", "rmse")
 """The metric that is a version's loss: of classes, of numbers."""
-FEWEST_ID_CHARACTERS = 6
 Mode = Literal["canary", "shadow", "guard"]
-
-
-class Listed(msgspec.Struct, frozen=True, kw_only=True):
-    """One version that can be named."""
-
-    envelope: Envelope
-    where: Literal["log", "registry", "held"]
-    """log: one of the newest. registry: older, its file is still there. held: pinned, tried, or brought in."""
-    roles: tuple[str, ...] = ()
-    """head, pinned, canary, shadow, guard"""
-    variants: tuple[str, ...] = ()
-    """Compressed forms; of the head only, since others serve none."""
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,36 +82,7 @@ class Operator:
             ModelLogError: the log cannot be read.
         """
         self._log.catch_up()
-        return sorted(self._listed(), key=lambda v: (v.envelope.number, v.envelope.created_s), reverse=True)
-
-    def _listed(self) -> Iterator[Listed]:
-        seen = set[str]()
-        for _, envelope in reversed(self._log.fold.history):
-            if envelope.id not in seen:
-                seen.add(envelope.id)
-                yield self._with_roles(Listed(envelope=envelope, where="log"))
-        for folder in (holding.HELD, stored.FOLDER):
-            for path in self._registry.list(folder):
-                try:
-                    envelope, _ = stored.self_described(self._registry, path)
-                except RegistryError as error:
-                    log.warning("passed over: %s", error)
-                    continue
-                if envelope.id not in seen:
-                    seen.add(envelope.id)
-                    where: Literal["held", "registry"] = "held" if folder == holding.HELD else "registry"
-                    yield self._with_roles(Listed(envelope=envelope, where=where))
-
-    def _with_roles(self, listed: Listed) -> Listed:
-        fold, id_ = self._log.fold, listed.envelope.id
-        is_head = fold.head is not None and fold.head.id == id_
-        roles = ["head"] if is_head else []
-        if fold.route and fold.route.pinned and fold.route.pinned.id == id_:
-            roles.append("pinned")
-        if fold.route and fold.route.challenger and fold.route.challenger.envelope.id == id_:
-            roles.append(fold.route.challenger.mode)
-        variants = tuple(fold.variants) if is_head else ()
-        return msgspec.structs.replace(listed, roles=tuple(roles), variants=variants)
+        return catalogue.listed(self._log.fold, self._registry)
 
     def find(self, which: str) -> Envelope:
         """The version of that number, or whose id begins so.
@@ -131,19 +90,7 @@ class Operator:
         Raises:
             NoVersionError: there is none, or there are several.
         """
-        listed = self.versions()
-        if which.isdecimal() and len(which) < FEWEST_ID_CHARACTERS * 2:
-            found = [v for v in listed if v.envelope.number == int(which)]
-        elif len(which) >= FEWEST_ID_CHARACTERS:
-            found = [v for v in listed if v.envelope.id.startswith(which)]
-        else:
-            text = f"version is {which!r}, wanted a number or at least {FEWEST_ID_CHARACTERS} characters of an id"
-            raise NoVersionError(text)
-        if len(found) > 1 and (certain := [v for v in found if v.where == "log"]):
-            found = certain  # the others of that number are files: they lost their race, or came from elsewhere
-        if len(found) != 1:
-            raise NoVersionError(_not_one(which, found, listed))
-        return found[0].envelope
+        return catalogue.find(self.versions(), which)
 
     def export(self, which: str) -> tuple[Envelope, bytes]:
         """A version as a file for elsewhere.
@@ -190,6 +137,7 @@ class Operator:
             VersionError: there is no such version, it does not fit, or it is the head.
             OvertakenError: the head changed its epoch meanwhile.
         """
+        self._log.catch_up()
         source = which if isinstance(which, Envelope) else self.find(which)
         head = self._head()
         if source.id == head.id:
@@ -254,6 +202,7 @@ class Operator:
             VersionError: there is no such version, it cannot answer, it is the head, or another one is out or pinned.
             OvertakenError: someone else changed the route meanwhile.
         """
+        self._log.catch_up()
         envelope = which if isinstance(which, Envelope) else self.find(which)
         head, route = self._head(), self._log.fold.route
         if envelope.id == head.id:
@@ -262,23 +211,26 @@ class Operator:
             raise VersionError(f"version {route.pinned.number} is pinned; unpin it first")
         if other := self._challenger():
             raise VersionError(f"version {other.envelope.number} is out as {other.mode}; withdraw it first")
-        challenger = Challenger(
-            envelope=self._hold(envelope),
-            mode=trial.mode,
-            percent=trial.percent,
-            key=trial.key,
-            auto=trial.auto,
-            labels=trial.labels,
-            margin=trial.margin,
-            until_s=self._clock() + trial.most_s,
-            offsets=head.offsets,
-            replay_from=head.replay_from,
-            predictions_from=head.predictions_from,
-        )
-        self._reroute(reason, challenger=challenger)
-        evidence: Evidence = {"id": envelope.id, "percent": trial.percent, "key": trial.key, "head": head.number}
-        self._record(trial.mode, envelope.number, evidence, reason)
-        return challenger
+        return self._send_out(self._hold(envelope), trial, head, reason)
+
+    def take_up(self, challenger: Challenger, evidence: Evidence, reason: str, guard: Trial | None) -> Envelope:
+        """Make a challenger that won the head, and let ``guard`` watch over it with what it replaces.
+
+        Whoever dies in between finds the challenger still out, and takes it up again.
+
+        Raises:
+            VersionError: it cannot be.
+            OvertakenError: the head changed its epoch, or someone else the route, meanwhile.
+        """
+        self._log.catch_up()
+        before = self._hold(self._head()) if guard else None
+        kind: Literal["rolled_back", "promoted"] = "rolled_back" if challenger.mode == "guard" else "promoted"
+        head = self.adopt(challenger.envelope, reason, kind=kind, evidence=evidence)
+        if before is not None and guard is not None:
+            self._send_out(before, guard, head, f"watches over version {head.number}")
+        else:
+            self._reroute(reason)
+        return head
 
     def withdraw(self, reason: str, evidence: Evidence | None = None) -> Challenger:
         """End a trial: servers answer with the head alone again. Returns the challenger that was out.
@@ -318,6 +270,25 @@ class Operator:
         except VersionError as error:
             log.warning("the head's scores are left out: %s", error)
             return None
+
+    def _send_out(self, held: Envelope, trial: Trial, head: Envelope, reason: str) -> Challenger:
+        challenger = Challenger(
+            envelope=held,
+            mode=trial.mode,
+            percent=trial.percent,
+            key=trial.key,
+            auto=trial.auto,
+            labels=trial.labels,
+            margin=trial.margin,
+            until_s=self._clock() + trial.most_s,
+            offsets=head.offsets,
+            replay_from=head.replay_from,
+            predictions_from=head.predictions_from,
+        )
+        self._reroute(reason, challenger=challenger)
+        evidence: Evidence = {"id": held.id, "percent": trial.percent, "key": trial.key, "head": head.number}
+        self._record(trial.mode, held.number, evidence, reason)
+        return challenger
 
     def _hold(self, envelope: Envelope) -> Envelope:
         data = self._whole(envelope)
@@ -361,20 +332,16 @@ class Operator:
     def _overtaken(self, what: str) -> OvertakenError:
         return OvertakenError(f"someone else came first: {what}; look at `stream-app versions` and decide again")
 
+    def judged(self, challenger: Challenger, evidence: Evidence, reason: str) -> None:
+        """Put a finding on record that others act on."""
+        found: Evidence = {"id": challenger.envelope.id}
+        self._record("judged", challenger.envelope.number, found | evidence, reason)
+
     def _record(self, kind: str, version: int, evidence: Evidence, reason: str) -> None:
         try:
             self._decide(kind, version, evidence | {"reason": reason, "by": self._by})
         except KafkaError as error:  # the models log has it: it is done
             log.error("%s (version %d, %s) is not on the decisions topic: %s", kind, version, reason, error)
-
-
-def _not_one(which: str, found: list[Listed], listed: list[Listed]) -> str:
-    if found:
-        ids = ", ".join(f"{v.envelope.id} ({v.where})" for v in found)
-        return f"version {which} is one of several: {ids}; name it by its id"
-    numbers = [v.envelope.number for v in listed]
-    there = f"{min(numbers)} to {max(numbers)}, not each of them" if numbers else "none yet"
-    return f"there is no version {which}, wanted one of those that `stream-app versions` lists ({there})"
 
 
 def _loss(envelope: Envelope) -> float | None:

@@ -5,7 +5,7 @@ import getpass
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,8 @@ from stream_app.events import Topics
 from stream_app.registry import Registry
 
 if TYPE_CHECKING:  # loads what answers; other commands do without
-    from stream_app.operate import Listed, Operator, Trial
+    from stream_app.catalogue import Listed
+    from stream_app.operate import Operator, Trial
 
 
 def _add_versions(sub: argparse.ArgumentParser) -> None:
@@ -110,8 +111,8 @@ def _operator(args: argparse.Namespace, spec: ModelSpec) -> "Iterator[Operator]"
     from stream_app.topics import connect
 
     connect(args.bootstrap_servers)
-    registry = Registry(f"{args.registry.rstrip('/')}/{spec.name}")
-    with operator(args.bootstrap_servers, Topics.of(spec.name), registry, _who(), spec.publish.inline_bytes) as found:
+    topics, registry = Topics.of(spec.name), _registry(args, spec)
+    with operator(args.bootstrap_servers, topics, registry, _who(), spec.publish.inline_bytes) as found:
         yield found
 
 
@@ -242,6 +243,33 @@ def _withdraw(args: argparse.Namespace, spec: ModelSpec) -> int:
     return 0
 
 
+def _judge(args: argparse.Namespace, spec: ModelSpec) -> int:
+    from stream_app import judge
+    from stream_app.decisions import DecisionWriter
+    from stream_app.logclient import LogClient
+    from stream_app.monitor import signalled
+    from stream_app.operate import Operator
+    from stream_app.replay import Reader
+    from stream_app.topics import connect
+
+    brokers, topics = args.bootstrap_servers, Topics.of(spec.name)
+    connect(brokers)
+    with (
+        signalled() as stop,
+        closing(LogClient(brokers, topics.models)) as models,
+        closing(Reader(brokers)) as reader,
+        closing(DecisionWriter(brokers, topics.decisions)) as on,
+    ):
+        registry = _registry(args, spec)
+        operator = Operator(models, registry, on.decide, by="judge", inline_bytes=spec.publish.inline_bytes)
+        judge.run(judge.Judge(spec, models=models, registry=registry, reader=reader, operator=operator), stop)
+    return 0
+
+
+def _registry(args: argparse.Namespace, spec: ModelSpec) -> Registry:
+    return Registry(f"{args.registry.rstrip('/')}/{spec.name}")
+
+
 COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace, ModelSpec], int], str], ...] = (
     ("versions", _versions, "list the versions that can be named: number, epoch, age, size, loss, what serves"),
     ("rollback", _rollback, "go on from what an older version had learned; the past is not learned a second time"),
@@ -253,4 +281,5 @@ COMMANDS: tuple[tuple[str, Callable[[argparse.Namespace, ModelSpec], int], str],
     ("canary", _challenge("canary"), "let a version answer a share of the calls; its measured loss decides"),
     ("shadow", _challenge("shadow"), "ask a version beside the head, never answer with it; its loss decides"),
     ("withdraw", _withdraw, "end a canary or a shadow"),
+    ("judge", _judge, "measure the version that is tried beside the head; take it up, or withdraw it"),
 )

@@ -1,4 +1,4 @@
-"""All of it on one machine: broker -> topics -> worker, tuner, compressor, server; watched, restarted, ended.
+"""All of it on one machine: broker -> topics -> worker, tuner, compressor, judge, server; watched, restarted, ended.
 
 Each process is a child that dies with this one, even by ``kill -9``. One that crashes is started again
 after a while; one that refuses (exit code 2) is not, for it would refuse again: its reason ends the rest.
@@ -251,7 +251,7 @@ class Service:
     def _commands(self) -> Iterator[Child]:
         yield self._child("worker", *self._worker_flags)
         yield self._child("serve", "--listen", self.listen, "--log-events")
-        for command in ("tuner", "compressor"):
+        for command in ("tuner", "compressor", "judge"):
             yield self._child(command, nice=BACKGROUND_NICE, delay_s=BACKGROUND_DELAY_S)
 
     def _child(self, command: str, *flags: str, nice: int = 0, delay_s: float = 0.0) -> Child:
@@ -281,7 +281,7 @@ class Service:
         return [child.status() for child in self._children]
 
     def stop(self) -> None:
-        """End all: worker, tuner, compressor, then the server, then the broker."""
+        """End all: worker, tuner, compressor, judge, then the server, then the broker."""
         servers = [c for c in self._children if c.name == "serve"]
         for group in ([c for c in self._children if c not in servers], servers):
             for child in group:

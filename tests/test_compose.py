@@ -38,7 +38,7 @@ def mounts(name: str) -> dict[str, str]:
 
 
 def test_the_services() -> None:
-    assert {*PROCESSES} == {"worker", "tuner", "compressor", "server", "monitor"}
+    assert {*PROCESSES} == {"worker", "tuner", "compressor", "judge", "server", "monitor"}
     assert {*SERVICES} == {*PROCESSES, "kafka", "producer"}
 
 

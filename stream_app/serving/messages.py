@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 
 from models.spec import ModelSpec
+from stream_app.catalogue import Listed
 from stream_app.live import LiveModel, Scores
 from stream_app.modellog import Envelope, Variant
-from stream_app.operate import Listed
 from stream_app.serving.source import Standing
 from stream_app.serving.traffic import Role, Seen
 from stream_app.wire import stream_app_pb2 as pb

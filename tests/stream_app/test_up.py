@@ -186,13 +186,13 @@ def test_server_ends_last_and_the_broker_with_it(app_name: str, tmp_path: Path) 
     with dummies(spec_of(app_name), tmp_path) as service:
         host, port = service.bootstrap_servers.split(":")
         assert not service.listen.endswith(":0")
-        for name in ("worker", "serve", "tuner", "compressor"):
+        for name in ("worker", "serve", "tuner", "compressor", "judge"):
             until(lambda name=name: last_words(service.logs / f"{name}.log") == "up")
         service.tick()
-        assert [p.state for p in service.processes()] == ["running"] * 4
+        assert [p.state for p in service.processes()] == ["running"] * 5
     order = (service.logs / "order").read_text().split()
-    assert sorted(order[:3]) == ["compressor", "tuner", "worker"]
-    assert order[3:] == ["serve"]
+    assert sorted(order[:4]) == ["compressor", "judge", "tuner", "worker"]
+    assert order[4:] == ["serve"]
     assert not up_at(host, int(port))
 
 
