@@ -44,8 +44,9 @@ class Scanner:
             timestamps_ms: (B,) of Kafka.
             into: B rows.
         """
-        text = b"\n".join([v or b"" for v in values]) + PADDING
-        ends = np.cumsum(np.fromiter(map(len, (v or b"" for v in values)), np.int64, len(values)) + 1)
+        present = [v or b"" for v in values]
+        text = b"\n".join(present) + PADDING
+        ends = np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1)
         plain, ascii_only, utf8 = np.zeros(len(values), np.bool_), text.isascii(), True
         if not ascii_only:
             try:
@@ -54,11 +55,12 @@ class Scanner:
                 utf8 = False
         found = found_in(into)
         _scan(np.frombuffer(text, np.uint8), ends, timestamps_ms, utf8, self._tables, found, plain)
+        places = zip(*found.ids.T.tolist(), strict=True)
         if ascii_only:
             whole = text.decode("ascii")
-            into.ids[:] = [whole[a:b] for a, b in found.ids.tolist()]
+            into.ids[:] = [whole[a:b] for a, b in places]
         else:
-            into.ids[:] = [text[a:b].decode(errors="replace") for a, b in found.ids.tolist()]
+            into.ids[:] = [text[a:b].decode(errors="replace") for a, b in places]
         return plain
 
 

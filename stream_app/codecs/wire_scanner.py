@@ -44,11 +44,13 @@ class WireScanner:
             timestamps_ms: (B,) of Kafka.
             into: B rows.
         """
-        text = b"".join([v or b"" for v in values]) + _PADDING
-        ends = np.cumsum(np.fromiter(map(len, (v or b"" for v in values)), np.int64, len(values)))
+        present = [v or b"" for v in values]
+        text = b"".join(present) + _PADDING
+        ends = np.cumsum(np.fromiter(map(len, present), np.int64, len(present)))
         plain, found = np.zeros(len(values), np.bool_), found_in(into)
         _scan(np.frombuffer(text, np.uint8), ends, timestamps_ms, self._tables, found, plain)
-        into.ids[:] = [text[a:b].decode("latin-1") for a, b in found.ids.tolist()]
+        whole = text.decode("latin-1")  # of ids that are plain, ASCII
+        into.ids[:] = [whole[a:b] for a, b in zip(*found.ids.T.tolist(), strict=True)]
         return plain
 
 
