@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from stream_app.broker import EmbeddedBroker, die_with_parent
 from stream_app.wire import open_inference_pb2 as oip
@@ -169,6 +170,9 @@ TRUE: dict[str, Message] = {
     "/grpc.health.v1.Health/Check": oip.ModelReadyRequest(),
     "/nothing.Service/Nothing": oip.ModelReadyRequest(name="x"),
 }
+for _service in (*pb.DESCRIPTOR.services_by_name.values(), *oip.DESCRIPTOR.services_by_name.values()):
+    for _method in _service.methods:
+        TRUE.setdefault(f"/{_service.full_name}/{_method.name}", GetMessageClass(_method.input_type)())
 FIELDS = {
     "/stream_app.v1.StreamModel/Predict": predict,
     "/stream_app.v1.StreamModel/PredictStream": predict,
@@ -207,8 +211,12 @@ def changed(rng: random.Random, data: bytes) -> bytes:
 
 def ask_grpc(channel: grpc.Channel, method: str, request: bytes, **more: Any) -> str:
     try:
-        if method.endswith("Stream"):
+        if method.endswith("/PredictStream"):
             list(channel.stream_stream(method)(iter([request]), timeout=30, **more))
+        elif method.endswith("/WatchModel"):
+            watching = channel.unary_stream(method)(request, timeout=30, **more)
+            next(watching)
+            watching.cancel()
         else:
             channel.unary_unary(method)(request, timeout=30, **more)
     except grpc.RpcError as error:

@@ -128,9 +128,7 @@ def _add_worker(sub: argparse.ArgumentParser) -> None:
 
 def _add_serve(sub: argparse.ArgumentParser) -> None:
     _add_address(sub, "--listen", "127.0.0.1:50051", "where to answer")
-    sub.add_argument(
-        "--rest", type=_address, metavar="HOST:PORT", help="where to answer over HTTP, too; /docs there says what"
-    )
+    _add_rest(sub)
     sub.add_argument(
         "--tokens",
         metavar="FILE",
@@ -190,8 +188,15 @@ def _add_produce(sub: argparse.ArgumentParser) -> None:
 def _add_up(sub: argparse.ArgumentParser) -> None:
     _add_worker(sub)
     _add_address(sub, "--listen", "127.0.0.1:50051", "where the server answers")
+    _add_rest(sub)
     _add_address(sub, "--prometheus", "127.0.0.1:9464", "where Prometheus finds /metrics")
     sub.add_argument("--run-dir", default="runs/up", metavar="FOLDER", help="logs (default: %(default)s)")
+
+
+def _add_rest(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument(
+        "--rest", type=_address, metavar="HOST:PORT", help="where to answer over HTTP, too; /docs there says what"
+    )
 
 
 def _add_address(sub: argparse.ArgumentParser, flag: str, default: str, text: str) -> None:
@@ -385,6 +390,7 @@ def _up(args: argparse.Namespace, spec: ModelSpec) -> int:
         bootstrap_servers=args.bootstrap_servers,
         registry=args.registry,
         listen=args.listen,
+        rest=args.rest,
         prometheus=args.prometheus,
         run_dir=args.run_dir,
         on_mismatch=args.on_mismatch,

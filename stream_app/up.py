@@ -195,6 +195,7 @@ class Service:
         listen: of the server; port 0 takes a free one.
         run_dir: where logs go.
         worker_flags: further flags of the worker.
+        server_flags: further flags of the server.
     """
 
     def __init__(
@@ -207,11 +208,12 @@ class Service:
         listen: str,
         run_dir: Path,
         worker_flags: Sequence[str] = (),
+        server_flags: Sequence[str] = (),
     ) -> None:
         self._spec_path, self._spec = spec_path, spec
         self._broker = EmbeddedBroker() if bootstrap_servers is None else None
         self._bootstrap_servers = bootstrap_servers or ""
-        self._registry, self._worker_flags = registry, worker_flags
+        self._registry, self._worker_flags, self._server_flags = registry, worker_flags, server_flags
         self.logs = run_dir / "logs"
         self.listen = listen
         """``host:port`` of the server; the port is known after ``start``."""
@@ -250,7 +252,7 @@ class Service:
 
     def _commands(self) -> Iterator[Child]:
         yield self._child("worker", *self._worker_flags)
-        yield self._child("serve", "--listen", self.listen, "--log-events")
+        yield self._child("serve", "--listen", self.listen, "--log-events", *self._server_flags)
         for command in ("tuner", "compressor", "judge"):
             yield self._child(command, nice=BACKGROUND_NICE, delay_s=BACKGROUND_DELAY_S)
 
@@ -327,6 +329,7 @@ def run(
     bootstrap_servers: str | None,
     registry: str,
     listen: str,
+    rest: str | None,
     prometheus: str,
     run_dir: str,
     on_mismatch: str,
@@ -346,6 +349,7 @@ def run(
         listen=listen,
         run_dir=folder,
         worker_flags=("--on-mismatch", on_mismatch, "--stuck-s", str(stuck_s)),
+        server_flags=("--rest", rest) if rest else (),
     )
     with signalled() as stop, locked(folder / "lock"), service, logging_to(service.logs / "up.log"):
         monitor = Monitor(spec.name, spec.task, bootstrap_servers=service.bootstrap_servers)

@@ -196,6 +196,30 @@ def test_server_ends_last_and_the_broker_with_it(app_name: str, tmp_path: Path) 
     assert not up_at(host, int(port))
 
 
+def test_flags_of_worker_and_server_reach_them(app_name: str, tmp_path: Path) -> None:
+    asked: dict[str, tuple[str, ...]] = {}
+
+    class Noting(Service):
+        def _child(self, command: str, *flags: str, nice: int = 0, delay_s: float = 0.0) -> Child:
+            asked[command] = flags
+            return Child(command, [], self.logs)
+
+    service = Noting(
+        "model.toml",
+        spec_of(app_name),
+        bootstrap_servers="127.0.0.1:1",
+        registry="r",
+        listen="127.0.0.1:2",
+        run_dir=tmp_path,
+        worker_flags=("--stuck-s", "3"),
+        server_flags=("--rest", "127.0.0.1:4"),
+    )
+    list(service._commands())
+    assert asked["worker"] == ("--stuck-s", "3")
+    assert asked["serve"][:2] == ("--listen", "127.0.0.1:2")
+    assert asked["serve"][-2:] == ("--rest", "127.0.0.1:4")
+
+
 def up_at(host: str, port: int) -> bool:
     from stream_app.broker import answers_metadata
 
