@@ -21,6 +21,7 @@ from stream_app.events import CONTENT_TYPE, ContentType
 
 _NAMES = ", ".join(ContentType)
 _KINDS: dict[bytes | None, str] = {kind.encode(): kind for kind in ContentType}
+_KINDS |= dict.fromkeys((b"application/protobuf", b"application/vnd.google.protobuf"), ContentType.PROTOBUF)
 
 
 class _Sample(NamedTuple):
@@ -30,7 +31,7 @@ class _Sample(NamedTuple):
 
 
 class Codec:
-    """Knows one model's events, however they are written.
+    """Knows one model's events, however they are written. For one thread at a time.
 
     Args:
         spec: its features and label.
@@ -75,10 +76,11 @@ class Codec:
 
 
 def content_type(headers: Sequence[tuple[str, bytes | None]]) -> str:
-    """What the headers of a record say it is; the first one that speaks of it counts."""
+    """What the headers of a record say it is; the first one that speaks of it counts, and any JSON is JSON."""
     for name, value in headers:
         if name == CONTENT_TYPE or name.lower() == CONTENT_TYPE:
-            return _KINDS.get(value) or (value or b"").decode("ascii", "replace").partition(";")[0].strip().lower()
+            kind = _KINDS.get(value) or (value or b"").decode("ascii", "replace").partition(";")[0].strip().lower()
+            return ContentType.JSON if kind.endswith(("/json", "+json")) else kind
     return ContentType.JSON
 
 

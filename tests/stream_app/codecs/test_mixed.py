@@ -154,6 +154,9 @@ def test_one_topic_may_hold_all_encodings() -> None:
 def test_without_any_header_or_record() -> None:
     assert content_type([]) == "application/json"
     assert content_type([("content-type", None)]) == ""
+    assert content_type([("CONTENT-TYPE", b"text/JSON; charset=utf-8")]) == "application/json"
+    assert content_type([("x", b""), ("content-type", b"application/vnd.me+json")]) == "application/json"
+    assert content_type([("content-type", b"application/protobuf")]) == "application/x-protobuf"
     assert CODECS[0].decode([])[0].ids == []
 
 
