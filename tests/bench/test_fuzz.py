@@ -17,7 +17,7 @@ def test_nothing_that_is_sent_is_the_servers_fault(embedded_broker: Any) -> None
     ):
         writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
         until(lambda: number(client) == 1)
-        asked = Asked(client.target, f"127.0.0.1:{ports[0]}", os.getpid())
+        asked = Asked(client.targets[0], f"127.0.0.1:{ports[0]}", os.getpid())
         statuses = fuzz_grpc(asked, rng, 15) + fuzz_http(asked, rng, 15)
         right(asked)
     assert sum(statuses.values()) > 300

@@ -66,7 +66,7 @@ def ran(embedded_broker: Any, tmp_path_factory: pytest.TempPathFactory) -> Ran:
             writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
             until(lambda: number(client) == 3)
             address = f"127.0.0.1:{ports[0]}"
-            addresses = {"127.0.0.1:50051": client.target, "127.0.0.1:8080": address}
+            addresses = {"127.0.0.1:50051": client.targets[0], "127.0.0.1:8080": address}
             wrong = {e.line: run(e, addresses, folder) for e in EXAMPLES if _can_run(e)}
             paths = ask(address, "/openapi.json").json["paths"]
     routes = {f"{verb.upper()} {path}" for path, verbs in paths.items() for verb in verbs}

@@ -1,15 +1,18 @@
 """What the client sends and makes of the answers; a stand-in server says what it is told to."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
-from stream_app.client import DEADLINE_S, Prediction, StreamModelClient, Version
+from stream_app.aio_client import AsyncStreamModelClient
+from stream_app.client import DEADLINE_S, Prediction, Predictions, StreamModelClient, Version
 from stream_app.errors import ServingError
 from stream_app.wire import stream_app_pb2 as pb
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
@@ -24,10 +27,16 @@ class StandIn(pb_grpc.StreamModelServicer):
         self.asked: list[pb.PredictRequest] = []
         self.remaining_s: list[float | None] = []
         self.watch_ended = threading.Event()
+        self.metadata: dict[str, str | bytes] = {}
+        self.refused = 0
 
     def Predict(self, request: pb.PredictRequest, context: grpc.ServicerContext) -> pb.PredictResponse:
         self.asked.append(request)
         self.remaining_s.append(context.time_remaining())
+        self.metadata = dict(context.invocation_metadata())
+        if self.refused > 0:
+            self.refused -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "ending")
         return pb.PredictResponse(
             predictions=[
                 pb.Prediction(scores={"no": 0.25, "yes": 0.75}, label="yes"),
@@ -41,6 +50,15 @@ class StandIn(pb_grpc.StreamModelServicer):
             prior_only=True,
             staleness=pb.Staleness(version_age_s=3.0, log_age_s=0.5),
         )
+
+    def PredictStream(
+        self, request_iterator: Iterator[pb.PredictRequest], context: grpc.ServicerContext
+    ) -> Iterator[pb.PredictStreamResponse]:
+        for request in request_iterator:
+            if request.rows:
+                yield pb.PredictStreamResponse(response=self.Predict(request, context))
+            else:
+                yield pb.PredictStreamResponse(error=pb.Error(status="INVALID_ARGUMENT", message="no rows"))
 
     def GetModel(self, request: pb.GetModelRequest, context: grpc.ServicerContext) -> pb.GetModelResponse:
         context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
@@ -58,16 +76,28 @@ def stand_in() -> StandIn:
     return StandIn()
 
 
-@pytest.fixture
-def client(stand_in: StandIn) -> Iterator[StreamModelClient]:
+@contextmanager
+def standing_in(stand_in: StandIn) -> Iterator[str]:
+    """Where it listens."""
     with futures.ThreadPoolExecutor(4) as pool:
         server = grpc.server(pool)
         pb_grpc.add_StreamModelServicer_to_server(stand_in, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        with StreamModelClient(f"127.0.0.1:{port}") as made:
-            yield made
+        yield f"127.0.0.1:{port}"
         server.stop(0).wait()
+
+
+@pytest.fixture
+def address(stand_in: StandIn) -> Iterator[str]:
+    with standing_in(stand_in) as found:
+        yield found
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[StreamModelClient]:
+    with StreamModelClient(address) as made:
+        yield made
 
 
 def test_a_unit_that_is_none_is_refused(client: StreamModelClient) -> None:
@@ -161,13 +191,13 @@ def test_every_call_has_a_deadline(client: StreamModelClient, stand_in: StandIn)
 
 def test_errors_carry_status_and_text(client: StreamModelClient) -> None:
     with pytest.raises(ServingError, match="not yet") as caught:
-        client.model()
+        client.model(deadline_s=0.3)
     assert caught.value.status == "UNAVAILABLE"
 
 
 def test_a_server_that_is_gone() -> None:
     with (
-        StreamModelClient("127.0.0.1:1", deadline_s=5.0) as client,
+        StreamModelClient("127.0.0.1:1", deadline_s=0.5) as client,
         pytest.raises(ServingError) as caught,
     ):
         client.predict([{}])
@@ -187,3 +217,60 @@ def test_a_watch_with_a_deadline(client: StreamModelClient) -> None:
     with pytest.raises(ServingError) as caught:
         next(changes)
     assert caught.value.status == "DEADLINE_EXCEEDED"
+
+
+def test_a_server_that_ends_is_left_for_the_next(stand_in: StandIn, address: str) -> None:
+    stand_in.refused = 1
+    other = StandIn()
+    with standing_in(other) as second, StreamModelClient([address, second], token="secret") as client:
+        client.predict([{}])
+        client.predict([{}])
+    assert (len(stand_in.asked), len(other.asked)) == (1, 2)
+    assert other.metadata["authorization"] == "Bearer secret"
+
+
+def test_a_server_that_is_not_there_is_left_for_the_next(address: str) -> None:
+    with StreamModelClient(["127.0.0.1:1", address]) as client:
+        assert client.predict([{}]).model == "flights"
+
+
+def test_a_server_that_comes_back_is_asked_again(client: StreamModelClient, stand_in: StandIn) -> None:
+    stand_in.refused = 2
+    assert client.predict([{}], deadline_s=20.0).model == "flights"
+    assert len(stand_in.asked) == 3
+
+
+def test_columns_become_a_request(client: StreamModelClient, stand_in: StandIn) -> None:
+    client.predict_columns({"a": np.array([1.0, 2.0]), "c": ["UA", None]}, key="me")  # type: ignore[dict-item]
+    asked = stand_in.asked[0]
+    assert (asked.columns.rows, [c.name for c in asked.columns.columns], asked.key) == (2, ["a", "c"], "me")
+
+
+def test_a_stream_of_batches(client: StreamModelClient) -> None:
+    first, second, third = client.predict_stream([[{"a": 1}], [], [{}]])
+    assert isinstance(first, Predictions)
+    assert isinstance(third, Predictions)
+    assert isinstance(second, ServingError)
+    assert second.status == "INVALID_ARGUMENT"
+
+
+def test_asyncio_has_the_same_calls(stand_in: StandIn, address: str) -> None:
+    async def batches() -> AsyncIterator[list[dict[str, float]]]:
+        for rows in ([{"a": 1.0}], [], [{}]):
+            yield rows
+
+    async def main() -> None:
+        stand_in.refused = 1
+        async with AsyncStreamModelClient(["127.0.0.1:1", address], deadline_s=20.0, token="secret") as client:
+            assert (await client.predict([{}])).version.number == 7
+            assert stand_in.metadata["authorization"] == "Bearer secret"
+            assert (await client.predict_columns({"a": [1.0, 2.0]})).model == "flights"
+            said = [type(answer) async for answer in client.predict_stream(batches())]
+            assert said == [Predictions, ServingError, Predictions]
+            with pytest.raises(ServingError, match=r"not yet|connect"):
+                await client.model(deadline_s=0.3)
+            async for version in client.watch():
+                assert version.number == 7
+                break
+
+    asyncio.run(main())

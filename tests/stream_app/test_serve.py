@@ -89,11 +89,11 @@ def test_not_serving_before_the_first_version(bootstrap_servers: str, app_name: 
             with pytest.raises(ServingError, match="no version of the model is live yet") as caught:
                 ask()
             assert caught.value.status == "UNAVAILABLE"
-        assert {health(client.target, s) for s in ("", SERVICE)} == {HEALTH.NOT_SERVING}
+        assert {health(client.targets[0], s) for s in ("", SERVICE)} == {HEALTH.NOT_SERVING}
         writer = stack.enter_context(writing(bootstrap_servers, spec_of(app_name)))
         writer.version(0.75)
-        until(lambda: health(client.target, SERVICE) == HEALTH.SERVING)
-        assert health(client.target, "") == HEALTH.SERVING
+        until(lambda: health(client.targets[0], SERVICE) == HEALTH.SERVING)
+        assert health(client.targets[0], "") == HEALTH.SERVING
         assert score(client) == 0.75
 
 
@@ -237,7 +237,7 @@ def test_what_cannot_be_explained(embedded: str, app_name: str) -> None:
         writer.version(0.75)
         until(lambda: number(client) == 1)
         assert len(client.predict([{}] * 64, explain="score").rows) == 64
-        stub = pb_grpc.StreamModelStub(client._channel)
+        stub = pb_grpc.StreamModelStub(client._channels[0])
         for rows, explain, text in (
             (65, pb.EXPLAIN_SCORE, "rows has 65 rows, wanted at most 64 to explain"),
             (1, pb.EXPLAIN_LOG_ODDS, "explain is EXPLAIN_LOG_ODDS, wanted EXPLAIN_SCORE for task regression"),
@@ -273,7 +273,7 @@ def test_reflection_only_if_asked(embedded: str, app_name: str) -> None:
     for reflect in (True, False):
         with (
             serving(embedded, app_name, reflect=reflect) as client,
-            grpc.insecure_channel(client.target) as channel,
+            grpc.insecure_channel(client.targets[0]) as channel,
         ):
             stub = reflection_pb2_grpc.ServerReflectionStub(channel)
             answers = stub.ServerReflectionInfo(iter([request]), timeout=20)
@@ -289,7 +289,7 @@ def test_a_taken_port_is_refused_after_a_while(
     embedded: str, app_name: str, client: StreamModelClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stream_app.serve.BIND_S", 0.3)
-    listen = client.target
+    listen = client.targets[0]
     second = serve(bootstrap_servers=embedded, topics=Topics.of(app_name), registry_url=None, listen=listen)
     with pytest.raises(SettingsError, match=f"listen is '{listen}', wanted a free host:port"):
         asyncio.run(second)
@@ -389,7 +389,7 @@ def test_without_a_broker_it_answers_on(app_name: str) -> None:
             os.kill(broker.pid, signal.SIGKILL)
             until(lambda: client.predict([{}]).log_age_s > 1.5)
             assert score(client) == 0.3
-            assert health(client.target, SERVICE) == HEALTH.SERVING
+            assert health(client.targets[0], SERVICE) == HEALTH.SERVING
 
 
 # The process --------------------------------------------------------------------------------------

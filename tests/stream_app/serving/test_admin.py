@@ -42,7 +42,7 @@ def client(writer: Writer, embedded: str, app_name: str, registry: Registry) -> 
 
 @pytest.fixture
 def stub(client: StreamModelClient) -> Iterator[Any]:
-    with grpc.insecure_channel(client.target) as channel:
+    with grpc.insecure_channel(client.targets[0]) as channel:
         yield pb_grpc.StreamModelStub(channel)
 
 
@@ -152,7 +152,7 @@ def test_what_cannot_be_decided_is_refused_by_what_is_wrong(stub: Any, monkeypat
 
 
 def test_a_server_without_a_registry_decides_nothing(writer: Writer, embedded: str, app_name: str) -> None:
-    with serving(embedded, app_name) as client, grpc.insecure_channel(client.target) as channel:
+    with serving(embedded, app_name) as client, grpc.insecure_channel(client.targets[0]) as channel:
         until(lambda: number(client) == 3)
         said = refused(pb_grpc.StreamModelStub(channel).ListVersions, pb.ListVersionsRequest())
     assert said == ("FAILED_PRECONDITION", "this server has no registry, wanted one to find versions in")

@@ -25,7 +25,7 @@ def channel(embedded_broker: Any) -> Iterator[grpc.Channel]:
     with writing(servers, spec_of("calls")) as writer, serving(servers, "calls") as client:
         writer.version(0.75)
         until(lambda: number(client) == 1)
-        with grpc.insecure_channel(client.target) as made:
+        with grpc.insecure_channel(client.targets[0]) as made:
             yield made
 
 

@@ -217,7 +217,7 @@ def test_what_was_acknowledged_over_grpc_is_there(bootstrap_servers: str, app_na
     with (
         writing(bootstrap_servers, spec_of(app_name)) as writer,
         serving(bootstrap_servers, app_name, log_events=True) as client,
-        grpc.insecure_channel(client.target) as channel,
+        grpc.insecure_channel(client.targets[0]) as channel,
     ):
         writer.version(0.3)
         until(lambda: number(client) == 1)

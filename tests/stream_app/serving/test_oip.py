@@ -29,7 +29,7 @@ def client(embedded_broker: Any) -> Iterator[StreamModelClient]:
 
 @pytest.fixture(scope="module")
 def stub(client: StreamModelClient) -> Iterator[Any]:
-    with grpc.insecure_channel(client.target) as channel:
+    with grpc.insecure_channel(client.targets[0]) as channel:
         yield pb_grpc.GRPCInferenceServiceStub(channel)
 
 

@@ -123,7 +123,7 @@ def server(
         ) as client,
     ):
         writer.version(0.75)
-        made = Server(client.target, f"127.0.0.1:{ports[0]}", files, caller)
+        made = Server(client.targets[0], f"127.0.0.1:{ports[0]}", files, caller)
         until(lambda: made.ask("/v2/health/ready").status == 200)
         yield made
 
@@ -193,7 +193,7 @@ def test_a_token_that_is_taken_back_ends_its_streams(
     with (
         writing(embedded, spec_of(app_name)) as writer,
         serving(embedded, app_name, security=security, rest="127.0.0.1:0", rest_ready=ports.append) as client,
-        grpc.insecure_channel(client.target) as channel,
+        grpc.insecure_channel(client.targets[0]) as channel,
         closing(HTTPConnection(f"127.0.0.1:{ports[0]}", timeout=20)) as connection,
     ):
         writer.version(0.3)
@@ -221,7 +221,7 @@ def test_a_renewed_certificate_is_shown(
         return ssl.get_server_certificate(("127.0.0.1", int(port)), timeout=20)
 
     with serving(embedded, app_name, security=security, rest="127.0.0.1:0", rest_ready=ports.append) as client:
-        both = (ports[0], client.target.rpartition(":")[2])
+        both = (ports[0], client.targets[0].rpartition(":")[2])
         before = [shown(port) for port in both]
         assert before[0] == before[1]
         issue(ca, tmp_path)
@@ -234,7 +234,7 @@ def test_servers_share_their_ports(embedded: str, app_name: str) -> None:
     with serving(embedded, app_name, rest="127.0.0.1:0", **shared) as first:
         second = serving(embedded, app_name, listen=first.target, rest=f"127.0.0.1:{ports[0]}", **shared)
         with second as client:
-            assert client.target == first.target
+            assert client.targets[0] == first.target
             assert ports[0] == ports[1]
 
 
@@ -247,7 +247,7 @@ def test_elsewhere_than_on_loopback_only_predictions_are_free(embedded: str, app
         writer.version(0.75)
         until(lambda: ask(f"127.0.0.1:{ports[0]}", "/v2/health/ready").status == 200)
         assert ask(f"127.0.0.1:{ports[0]}", "/v1/predict", {"rows": [{}]}, headers={"Host": "a.example"}).status == 200
-        with grpc.insecure_channel(client.target) as channel:
+        with grpc.insecure_channel(client.targets[0]) as channel:
             theirs = oip_grpc.GRPCInferenceServiceStub(channel)
             assert status(theirs.ServerMetadata, oip.ServerMetadataRequest()) == "OK"
             assert status(theirs.RepositoryModelLoad, oip.RepositoryModelLoadRequest()) == "PERMISSION_DENIED"
