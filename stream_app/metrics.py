@@ -116,6 +116,13 @@ def families(status: Status) -> Iterator[Metric]:
     )
     yield _decisions(status.decision_counts)
     yield _gauge("max_lag_events", "The most lag this monitor has seen.", status.max_lag_events)
+    route = status.route
+    pinned, challenger = (route.pinned, route.challenger) if route else (None, None)
+    yield _gauge(
+        "pinned_version", "Number of the version that people pinned; 0 for none.", pinned.number if pinned else 0
+    )
+    number = challenger.envelope.number if challenger else 0
+    yield _gauge("challenger_version", "Number of the version that is tried beside the head; 0 for none.", number)
     if status.lag is not None:
         yield from _lag(status.lag.partitions)
     if status.head is not None:

@@ -25,7 +25,7 @@ from stream_app.events import Decision, Topics
 from stream_app.lag import Lag, lag, worker_group
 from stream_app.logclient import LogClient
 from stream_app.metrics import serve_metrics
-from stream_app.modellog import Announcement, Change, Envelope, Variant
+from stream_app.modellog import Announcement, Change, Envelope, Route, Variant
 from stream_app.status import Mark, Pace, Status
 from stream_app.topics import beginning_offsets, end_offsets
 
@@ -115,6 +115,7 @@ class Monitor:
         self._bootstrap_servers = bootstrap_servers
         self._lag_every_s = lag_every_s
         self._seen = Seen()
+        self._route: Route | None = None
         self._lag: Lag | None = None
         self._max_lag_events = 0
         self._problem = f"waiting for broker {bootstrap_servers!r}"
@@ -165,7 +166,7 @@ class Monitor:
                     if due:
                         self._check_log(end)
                     continue
-                self._seen = seen
+                self._seen, self._route = seen, log.fold.route
                 if due:
                     self._measure()
                 self._publish()
@@ -234,6 +235,7 @@ class Monitor:
             head=seen.head,
             variants=tuple(seen.variants.values()),
             int8=seen.int8,
+            route=self._route,
             counts=dict(seen.counts),
             events_per_s=seen.events_pace.per_s(now_s),
             records_per_s=seen.records_pace.per_s(now_s),

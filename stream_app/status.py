@@ -8,7 +8,7 @@ import msgspec
 
 from stream_app.events import Decision
 from stream_app.lag import Lag
-from stream_app.modellog import Envelope, Variant
+from stream_app.modellog import Envelope, Route, Variant
 
 PACE_WINDOW_S = 10.0
 """Rates are means over so long."""
@@ -46,6 +46,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Compressed forms of the head."""
     int8: Variant | None = None
     """The newest int8 variant, of whichever version; a head a second gets one only now and then."""
+    route: Route | None = None
+    """What servers answer with, if not with the head alone: a pin, a canary, a shadow."""
     counts: Mapping[str, float] = {}
     """stream_app.learn.COUNTS; a promotion, which learns some events once more, lowers none of them."""
     events_per_s: float = 0.0
@@ -78,6 +80,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     def metrics(self) -> Mapping[str, float]:
         """The head's; empty while there is none."""
         return {} if self.head is None else self.head.metrics
+
+    @property
+    def routed(self) -> str:
+        """What the route says, in words; empty if servers follow the head."""
+        if self.route is None:
+            return ""
+        if self.route.pinned is not None:
+            return f"version {self.route.pinned.number} is pinned"
+        out = self.route.challenger
+        return f"version {out.envelope.number} is out as {out.mode}, {out.percent:g} % of calls" if out else ""
 
     def events(self) -> int:
         return int(self.counts.get("events", 0))

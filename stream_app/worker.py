@@ -152,7 +152,8 @@ class Worker:
         self._due_s = time.monotonic() + random.uniform(0.0, self._spec.publish.every_s)
         assert self._core is not None
         await self._consumer.seek({p: s.next_offset for p, s in self._core.partitions.items()})
-        await self._decide("reseeded", {"reason": reason})
+        if not self._closing:  # the producer may be gone
+            await self._decide("reseeded", {"reason": reason})
 
     # --- what comes in --------------------------------------------------------------------------------
 

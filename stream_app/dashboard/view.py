@@ -149,6 +149,7 @@ def line(status: Status) -> str:
         *measured,
         *([f"labels {_classes(status.head.classes, CLASSES_IN_LINE)}"] if status.head.classes else []),
         *([", ".join(decided)] if status.decision_counts else []),
+        *([status.routed] if status.routed else []),
         *([f"PROBLEM: {status.problem} (age {status.staleness_s:,.0f} s)"] if status.problem else []),
     ]
     return "; ".join(said)
@@ -164,6 +165,8 @@ def _headline(status: Status, note: str) -> RenderableType:
     else:
         age = f"{status.staleness_s:,.1f} s old"
         text.append(f" · version {status.head.number} · epoch {status.head.epoch} · {age}")
+        if status.routed:
+            text.append(f" · {status.routed}", style="yellow")
     row = Table.grid(expand=True)
     row.add_column()
     row.add_column(justify="right")
@@ -297,7 +300,7 @@ def _importance(importance: Mapping[str, float]) -> RenderableType:
 
 def _decisions(status: Status) -> RenderableType:
     table = Table.grid(padding=(0, 1))
-    for width in (8, 10, 6):
+    for width in (8, 11, 6):
         table.add_column(width=width, no_wrap=True, style="dim")
     table.add_column()
     for d, times in _runs(status.decisions)[-DECISIONS_SHOWN:]:

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.measure import mean_loss
-from models.spec import Optimiser, Traffic
+from models.spec import ModelSpec, Optimiser, Traffic
 from stream_app import stored, versions
 from stream_app.judge import FEWEST, Duel, Judge
 from stream_app.live import prepare
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope
 from stream_app.operate import Operator, Trial
+from stream_app.registry import Registry
 from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
@@ -71,6 +72,27 @@ def test_a_loss_that_is_no_number_is_worse_at_once() -> None:
 # Over a broker ------------------------------------------------------------------------------------
 
 
+def trained(spec: ModelSpec, registry: Registry, *, turned: bool = False) -> Envelope:
+    """A version that has learned such a stream elsewhere, or its opposite."""
+    spec = msgspec.structs.replace(spec, optimiser=Optimiser(learning_rate=0.02))
+    core = core_of(spec, reference=False)
+    values = streams.records(1_500, seed=1)
+    if turned:
+        values = [v | {"label": 1 - v["label"]} if "label" in v else v for v in values]
+    play(core, records_of(values), range(0, 9_000, 320))
+    envelope, _ = versions.write(
+        spec,
+        versions.snapshot(core),
+        registry,
+        parent=None,
+        epoch=9,
+        predictions_from={0: 0},
+        topic_ids={},
+        created_s=5.0,
+    )
+    return envelope
+
+
 class Tried:
     """A line whose worker learns nothing, beside versions that know the stream, or have learned its opposite."""
 
@@ -105,24 +127,7 @@ class Tried:
         )
 
     def trained(self, *, turned: bool = False) -> Envelope:
-        """A version of elsewhere."""
-        spec = msgspec.structs.replace(self.spec, optimiser=Optimiser(learning_rate=0.02))
-        core = core_of(spec, reference=False)
-        values = streams.records(1_500, seed=1)
-        if turned:
-            values = [v | {"label": 1 - v["label"]} if "label" in v else v for v in values]
-        play(core, records_of(values), range(0, 9_000, 320))
-        envelope, _ = versions.write(
-            spec,
-            versions.snapshot(core),
-            self.line.registry,
-            parent=None,
-            epoch=9,
-            predictions_from={0: 0},
-            topic_ids={},
-            created_s=5.0,
-        )
-        return envelope
+        return trained(self.spec, self.line.registry, turned=turned)
 
     def learn(self, stream: list[dict[str, Any]]) -> None:
         streams.produce(self.line.bootstrap_servers, self.line.topics.events, stream)

@@ -11,8 +11,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from stream_app import metrics
 from stream_app.errors import SettingsError
 from stream_app.metrics import DECISION_KINDS, families, serve_metrics
+from stream_app.modellog import Route
 from stream_app.status import Status
-from tests.stream_app.heads import NOW_S, status_of
+from tests.stream_app.heads import NOW_S, head_of, status_of
+from tests.stream_app.versions import challenger_of
 
 
 def scraped(status: Status) -> dict[tuple[str, ...], float]:
@@ -104,6 +106,15 @@ def test_taken_port_is_named() -> None:
         pytest.raises(SettingsError, match=r"wanted a free HOST:PORT \(Address already in use\)"),
     ):
         serve_metrics(f"127.0.0.1:{first.port}", status_of)
+
+
+def test_what_is_pinned_or_tried_is_a_number() -> None:
+    names = [("stream_app_pinned_version",), ("stream_app_challenger_version",)]
+    pinned = Route(after=-1, pinned=head_of(3), created_s=0.0)
+    tried = Route(after=-1, challenger=challenger_of(head_of(4)), created_s=0.0)
+    for route, wanted in ((None, [0, 0]), (pinned, [3, 0]), (tried, [0, 4])):
+        got = scraped(status_of(route=route))
+        assert [got[name] for name in names] == wanted
 
 
 def test_the_kinds_of_decisions_shown_at_zero_are_those_that_someone_writes() -> None:

@@ -178,6 +178,8 @@ def test_status_shows_what_the_topics_hold(bootstrap_servers: str, app_name: str
             decisions.decide("drift", 2, {"worse": True})
             decisions.close()
             until(lambda: monitor.status().decisions and monitor.status().variants)
+            writer.route(pinned=head)
+            until(lambda: monitor.status().routed == "version 2 is pinned")
             status = monitor.status()
     assert (status.head, status.versions, status.problem) == (head, 2, "")
     assert status.lag is not None

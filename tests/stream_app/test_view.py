@@ -9,9 +9,10 @@ import pytest
 from rich.console import Console
 
 from stream_app.dashboard.view import Frame, line, lines, render, show
-from stream_app.modellog import ClassScore
+from stream_app.modellog import ClassScore, Route
 from stream_app.status import ProcessStatus, Status
 from tests.stream_app.heads import NOW_S, classes_of, decision, head_of, lag_of, status_of
+from tests.stream_app.versions import challenger_of
 
 RIVER: dict[str, Any] = {
     "auc": 0.7361,
@@ -126,6 +127,15 @@ def test_one_line_says_the_main_things() -> None:
     assert "; labels k0 2,000 F1 0.2857 · k1 1,000 F1 0.4444; 1 drift, 1 promoted" in text
     assert text.endswith("; River log-loss 0.4872; serve refused")
     assert "\n" not in text
+
+
+def test_what_is_pinned_or_tried_is_said() -> None:
+    pinned = status_of(route=Route(after=-1, pinned=head_of(3), created_s=NOW_S))
+    tried = status_of(route=Route(after=-1, challenger=challenger_of(head_of(4), percent=5.0), created_s=NOW_S))
+    for status, text in ((pinned, "version 3 is pinned"), (tried, "version 4 is out as canary, 5 % of calls")):
+        assert text in drawn(Frame(status))
+        assert f"; {text}" in line(status)
+    assert status_of(route=Route(after=-1, created_s=NOW_S)).routed == ""
 
 
 def test_without_a_terminal_lines_come_at_once_and_then_every_few_seconds() -> None:
