@@ -35,7 +35,7 @@ from stream_app.serving import tls as certificates
 from stream_app.serving.answers import Answers
 from stream_app.serving.calls import Calls
 from stream_app.serving.jsons import Schema
-from stream_app.serving.limits import Limits
+from stream_app.serving.limits import Limits, Room
 from stream_app.serving.oip import OpenInference
 from stream_app.serving.oip_rest import OpenInferenceOverHTTP
 from stream_app.serving.rest import Rest
@@ -53,6 +53,8 @@ DEFAULT_LISTEN = "127.0.0.1:50051"
 BIND_S = 5.0
 """How long a port that is taken is tried again: a server that crashed may still be leaving it."""
 
+SPARE_CALLS = 64
+"""Over gRPC, beyond the limit: for health, and to tell others that there is no room. More are refused unread."""
 KEEPALIVE_MS = 60_000
 """After so long without a word gRPC asks a client whether it is still there."""
 FRESH_S = 5.0
@@ -120,7 +122,9 @@ async def serve(
 
     answers = Answers(source, limits, operators if registry else None, events.append if events else None)
     inference = OpenInference(source, limits)
-    server = _server(limits, Guard(listen, tokens, certified=tls is not None and tls.certified), share_port)
+    room = Room(limits.calls)
+    calls = Calls(Guard(listen, tokens, certified=tls is not None and tls.certified), room)
+    server = _server(limits, calls, share_port)
     pb_grpc.add_StreamModelServicer_to_server(answers, server)
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
     health_pb2_grpc.add_HealthServicer_to_server(healthiness, server)
@@ -131,7 +135,7 @@ async def serve(
     http = None
     if rest is not None:
         guard = Guard(rest, tokens, certified=tls is not None and tls.certified)
-        http = over_http(answers, OpenInferenceOverHTTP(inference, source, limits), guard, limits, rest)
+        http = over_http(answers, OpenInferenceOverHTTP(inference, source, limits), guard, limits, room, rest)
         rest_ready(await http.start(tls.context if tls else None, share_port=share_port))
     await server.start()
     ready(port)
@@ -172,7 +176,7 @@ def known_by(security: Security, listen: str, rest: str | None) -> tuple[TLS | N
     return tls, tokens
 
 
-def _server(limits: Limits, guard: Guard, share_port: bool) -> grpc.aio.Server:
+def _server(limits: Limits, calls: Calls, share_port: bool) -> grpc.aio.Server:
     options = (
         ("grpc.max_receive_message_length", limits.message_bytes),
         # gRPC's own default is to share: two servers by mistake would each get half of the calls.
@@ -180,7 +184,7 @@ def _server(limits: Limits, guard: Guard, share_port: bool) -> grpc.aio.Server:
         # Of a watcher whose machine is gone, nothing else tells.
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     )
-    return grpc.aio.server(interceptors=(Calls(guard),), options=options, maximum_concurrent_rpcs=limits.calls)
+    return grpc.aio.server(interceptors=(calls,), options=options, maximum_concurrent_rpcs=limits.calls + SPARE_CALLS)
 
 
 async def _bind(server: grpc.aio.Server, listen: str, tls: TLS | None) -> int:
@@ -212,7 +216,9 @@ async def _keep_fresh(tls: TLS | None) -> None:
         tls.refresh()
 
 
-def over_http(answers: Answers, inference: OpenInferenceOverHTTP, guard: Guard, limits: Limits, listen: str) -> Rest:
+def over_http(
+    answers: Answers, inference: OpenInferenceOverHTTP, guard: Guard, limits: Limits, room: Room, listen: str
+) -> Rest:
     """Both services over HTTP, and what describes them."""
     schemas: dict[str, Schema] = {}
     routes = [*own(answers, schemas), *inference.routes(schemas)]
@@ -220,7 +226,7 @@ def over_http(answers: Answers, inference: OpenInferenceOverHTTP, guard: Guard, 
         "/openapi.json": Reply(encoded(openapi.document(routes, schemas, metadata.version("stream-app")))),
         "/docs": Reply(openapi.page(routes, schemas).encode(), openapi.PAGE_HEADERS),
     }
-    return Rest(routes, documents, guard, limits, listen)
+    return Rest(routes, documents, guard, limits, room, listen)
 
 
 async def _tell(swapped: asyncio.Event, source: Source, healthiness: health.aio.HealthServicer) -> None:

@@ -7,12 +7,15 @@ what nobody expected (INTERNAL, the reason in the log), for which gRPC would say
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any, Never, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from stream_app.errors import ServingError
+from stream_app.serving.limits import Room
 from stream_app.serving.security import Guard
 
 _TEXT_CHARS = 400
@@ -39,10 +42,11 @@ class Calls(grpc.aio.ServerInterceptor):
 
     Args:
         guard: decides who may call.
+        room: how many there may be.
     """
 
-    def __init__(self, guard: Guard) -> None:
-        self._guard = guard
+    def __init__(self, guard: Guard, room: Room) -> None:
+        self._guard, self._room = guard, room
         self._wrapped: dict[str, Handler] = {}
 
     async def intercept_service(
@@ -53,7 +57,7 @@ class Calls(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:  # gRPC says UNIMPLEMENTED; not kept, since anyone may send any name
                 return None
-            self._wrapped[method] = _wrapped(handler, self._allow(method))
+            self._wrapped[method] = _wrapped(handler, self._allow(method), partial(self._room.call, method))
         return self._wrapped[method]
 
     def _allow(self, method: str) -> Callable[[Context], None]:
@@ -69,24 +73,28 @@ def _authorization(context: Context) -> str | None:
     return None
 
 
-def _wrapped(handler: Handler, allow: Callable[[Context], None]) -> Handler:
+def _wrapped(
+    handler: Handler, allow: Callable[[Context], None], place: Callable[[], AbstractContextManager[None]]
+) -> Handler:
     """The handler, its callers let in, its requests parsed and its errors made statuses here."""
     make, name = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
     answer, parse = getattr(handler, name), _parser(handler)
 
     async def once(raw: Any, context: Context) -> Any:
         try:
-            allow(context)
-            return await answer(parse(raw), context)
+            with place():
+                allow(context)
+                return await answer(parse(raw), context)
         except Exception as error:
             await _abort(context, error)
 
     async def many(raw: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            allow(context)
-            async for response in answer(parse(raw), context):
-                allow(context)  # a token may have been taken back meanwhile
-                yield response
+            with place():
+                allow(context)
+                async for response in answer(parse(raw), context):
+                    allow(context)  # a token may have been taken back meanwhile
+                    yield response
         except Exception as error:
             await _abort(context, error)
 

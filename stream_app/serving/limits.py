@@ -1,6 +1,12 @@
 """How much one server takes on, whatever protocol asks."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import msgspec
+
+from stream_app.errors import ServingError
+from stream_app.serving.permissions import needed
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,3 +28,34 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Between NOT_SERVING and refusing new calls, for balancers to look elsewhere."""
     grace_s: float = 5.0
     """For calls in flight to finish after that."""
+
+
+class Room:
+    """The calls in flight, of all protocols together.
+
+    Args:
+        calls: how many there may be.
+    """
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+        self.taken = 0
+
+    @contextmanager
+    def call(self, method: str) -> Iterator[None]:
+        """One more, meanwhile. What needs no permission takes no room: a full server is no sick one.
+
+        Raises:
+            ServingError: RESOURCE_EXHAUSTED: as many are in flight as may be.
+        """
+        if not needed(method):
+            yield
+            return
+        if self.taken >= self._calls:
+            text = f"{self.taken} calls are in flight, which is the limit; try again, or another server"
+            raise ServingError("RESOURCE_EXHAUSTED", text)
+        self.taken += 1
+        try:
+            yield
+        finally:
+            self.taken -= 1

@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from stream_app.errors import ServingError, SettingsError
-from stream_app.serving.limits import Limits
-from stream_app.serving.permissions import needed
+from stream_app.serving.limits import Limits, Room
 from stream_app.serving.routes import Reply, Route, Sent, encoded, is_stream
 from stream_app.serving.security import Guard, is_loopback
 
@@ -49,14 +48,20 @@ class Rest:
         routes: what it answers; ``documents`` beside them, without a permission.
         guard: decides who may call.
         limits: how much to take on.
+        room: for calls, of other protocols, too.
         listen: ``host:port``; port 0 takes a free one.
     """
 
     def __init__(
-        self, routes: Sequence[Route], documents: dict[str, Reply], guard: Guard, limits: Limits, listen: str
+        self,
+        routes: Sequence[Route],
+        documents: dict[str, Reply],
+        guard: Guard,
+        limits: Limits,
+        room: Room,
+        listen: str,
     ) -> None:
-        self._guard, self._limits, self._listen = guard, limits, listen
-        self._calls = 0
+        self._guard, self._limits, self._room, self._listen = guard, limits, room, listen
         app = web.Application(client_max_size=limits.message_bytes, middlewares=[self._answered])
         app.on_response_prepare.append(_sign)
         for route in routes:
@@ -151,16 +156,10 @@ class Rest:
 
     @asynccontextmanager
     async def _let_in(self, request: web.Request, route: Route) -> AsyncIterator[None]:
-        if self._calls >= self._limits.calls and needed(route.method):  # a full server is no sick one
-            text = f"{self._calls} calls are in flight, which is the limit; try again, or another server"
-            raise ServingError("RESOURCE_EXHAUSTED", text)
-        self._calls += 1
-        try:
+        with self._room.call(route.method):
             self._check_origin(request)
             self._check_token(request, route)
             yield
-        finally:
-            self._calls -= 1
 
     def _check_token(self, request: web.Request, route: Route) -> None:
         self._guard.check(route.method, request.headers.get("Authorization"))

@@ -15,7 +15,7 @@ import pytest
 
 from stream_app.modellog import Envelope
 from stream_app.serving import messages
-from stream_app.serving.limits import Limits
+from stream_app.serving.limits import Limits, Room
 from stream_app.serving.rest import STATUSES, Rest
 from stream_app.serving.routes import LARGE_BYTES, Reply, Route, Sent
 from stream_app.serving.security import Guard
@@ -269,13 +269,14 @@ def test_a_reader_that_does_not_read_is_cut_off(path: str, caplog: pytest.LogCap
             Route("GET", "/lines", method, lines, "", None, {}),
         ]
         listen, limits = "127.0.0.1:0", Limits(transfer_s=0.1, grace_s=0.1)
-        rest = Rest(routes, {}, Guard(listen), limits, listen)
+        room = Room(limits.calls)
+        rest = Rest(routes, {}, Guard(listen), limits, room, listen)
         _, writer = await asyncio.open_connection("127.0.0.1", await rest.start(), limit=1)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         async with asyncio.timeout(20):
-            while not rest._calls:
+            while not room.taken:
                 await asyncio.sleep(0.001)
-            while rest._calls:
+            while room.taken:
                 await asyncio.sleep(0.001)
         writer.close()
         await rest.stop()
