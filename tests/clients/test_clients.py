@@ -36,7 +36,7 @@ def addresses(embedded_broker: EmbeddedBroker, python: str) -> Iterator[tuple[st
     ):
         writer.announce(artefact(writer.spec, graph=looking(writer.spec)))
         until(lambda: number(made) == 1)
-        yield made.target, f"127.0.0.1:{ports[0]}"
+        yield made.targets[0], f"127.0.0.1:{ports[0]}"
 
 
 @pytest.mark.parametrize("script", ["ask_triton.py", "ask_kserve.py"])

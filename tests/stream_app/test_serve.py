@@ -264,7 +264,7 @@ def test_too_many_calls(writer: Writer, embedded: str, app_name: str) -> None:
         with pytest.raises(ServingError) as caught:
             client.predict([{}])
         assert caught.value.status == "RESOURCE_EXHAUSTED"
-        assert health(client.target, SERVICE) == HEALTH.SERVING  # else it would be ended for being full
+        assert health(client.targets[0], SERVICE) == HEALTH.SERVING  # else it would be ended for being full
         changes.close()
         until(lambda: number(client) == 1)
 

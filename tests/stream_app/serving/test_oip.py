@@ -121,7 +121,7 @@ def test_models_are_neither_loaded_nor_unloaded(stub: Any) -> None:
 
 
 def test_before_the_first_version_it_is_live_and_not_ready(embedded: str, app_name: str) -> None:
-    with serving(embedded, app_name) as made, grpc.insecure_channel(made.target) as channel:
+    with serving(embedded, app_name) as made, grpc.insecure_channel(made.targets[0]) as channel:
         stub = pb_grpc.GRPCInferenceServiceStub(channel)
         assert stub.ServerLive(pb.ServerLiveRequest()).live
         assert not stub.ServerReady(pb.ServerReadyRequest()).ready

@@ -232,9 +232,9 @@ def test_servers_share_their_ports(embedded: str, app_name: str) -> None:
     ports: list[int] = []
     shared: dict[str, Any] = {"share_port": True, "rest_ready": ports.append}
     with serving(embedded, app_name, rest="127.0.0.1:0", **shared) as first:
-        second = serving(embedded, app_name, listen=first.target, rest=f"127.0.0.1:{ports[0]}", **shared)
+        second = serving(embedded, app_name, listen=first.targets[0], rest=f"127.0.0.1:{ports[0]}", **shared)
         with second as client:
-            assert client.targets[0] == first.target
+            assert client.targets[0] == first.targets[0]
             assert ports[0] == ports[1]
 
 
