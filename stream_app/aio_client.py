@@ -12,7 +12,7 @@ import grpc
 from numpy.typing import ArrayLike
 
 from stream_app import asking
-from stream_app.asking import Explain, Model, Predictions, Rows, Scored, Version
+from stream_app.asking import Explain, Model, Predictions, Rows, Scored, Value, Version
 from stream_app.dialling import DEADLINE_S, OPTIONS, TLS, Turns, metadata_of, serving_errors, targets_of
 from stream_app.errors import ServingError
 from stream_app.wire import stream_app_pb2 as pb
@@ -77,6 +77,29 @@ class AsyncStreamModelClient:
                     yield asking.streamed_of(answer)
         finally:
             answers.cancel()
+
+    async def predict_then_learn(
+        self,
+        examples: Mapping[str, Mapping[str, Value]],
+        *,
+        key: str = "",
+        at_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Predictions:
+        """Score examples, and have them logged, to be learned once their labels come."""
+        request = asking.examples_asked(examples, key, at_s)
+        return asking.predictions_of((await self._answer("PredictThenLearn", request, deadline_s)).response)
+
+    async def feedback(
+        self,
+        labels: Mapping[str, Value],
+        *,
+        key: str = "",
+        at_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> None:
+        """Have labels learned: id -> class or number."""
+        await self._answer("Feedback", asking.labels_asked(labels, key, at_s), deadline_s)
 
     async def model(self, *, deadline_s: float | None = None) -> Model:
         """What the server serves."""

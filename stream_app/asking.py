@@ -77,6 +77,8 @@ class Predictions(msgspec.Struct, frozen=True, kw_only=True):
     """Wall time since the version was made."""
     log_age_s: float
     """Time since the broker last answered the server."""
+    role: str = "champion"
+    """Who answered: champion, or canary, the version that is tried."""
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +123,10 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     """How much more is lost when a feature's value is another row's; the largest first."""
     members: dict[str, float] = {}
     """Weights of a mixture's members."""
+    pinned: bool = False
+    """Whether people pinned the version, so that newer ones wait."""
+    alarm: str = ""
+    """What the server refused and has nothing better for; empty if all is well."""
 
 
 def rows_asked(
@@ -138,6 +144,22 @@ def rows_asked(
         raise _wrong(f"explain is {explain!r}, wanted 'score', 'log_odds' or None")
     asked = [_row(i, row, time_s) for i, (row, time_s) in enumerate(zip(rows, times, strict=True))]
     return pb.PredictRequest(rows=asked, explain=_UNITS[explain], key=key)
+
+
+def examples_asked(
+    examples: Mapping[str, Mapping[str, Value]], key: str, at_s: float | None
+) -> pb.PredictThenLearnRequest:
+    """A request of examples by id; raises as ``rows_asked``."""
+    rows = [_row(i, row, at_s) for i, row in enumerate(examples.values())]
+    made = [pb.UnlabelledExample(id=id_, key=key, row=row) for id_, row in zip(examples, rows, strict=True)]
+    return pb.PredictThenLearnRequest(examples=made)
+
+
+def labels_asked(labels: Mapping[str, Value], key: str, at_s: float | None) -> pb.FeedbackRequest:
+    """A request of labels by id; raises as ``rows_asked``."""
+    given = [_value(i, "label", label) for i, label in enumerate(labels.values())]
+    made = [pb.ExampleLabel(id=id_, key=key, label=v, time_s=at_s) for id_, v in zip(labels, given, strict=True)]
+    return pb.FeedbackRequest(labels=made)
 
 
 def columns_asked(
@@ -245,6 +267,7 @@ def predictions_of(answer: pb.PredictResponse) -> Predictions:
         ),
         version_age_s=answer.staleness.version_age_s,
         log_age_s=answer.staleness.log_age_s,
+        role=answer.role,
     )
 
 
@@ -291,6 +314,8 @@ def model_of(answer: pb.GetModelResponse) -> Model:
         variants=tuple(_fields(v) for v in answer.variants),
         importance=dict(sorted(answer.importance.items(), key=lambda item: -item[1])),
         members=dict(answer.members),
+        pinned=answer.pinned,
+        alarm=answer.alarm,
     )
 
 

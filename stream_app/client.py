@@ -135,6 +135,38 @@ class StreamModelClient:
         finally:
             answers.cancel()
 
+    def predict_then_learn(
+        self,
+        examples: Mapping[str, Mapping[str, Value]],
+        *,
+        key: str = "",
+        at_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> Predictions:
+        """Score examples, and have them logged, to be learned once ``feedback`` or any producer gives their labels.
+
+        Args:
+            examples: id -> features by name.
+            key: chooses the partition; their labels must carry the same. By default each id.
+            at_s: event time of all; now, if it is left out.
+
+        Raises:
+            ServingError: as for ``predict``; FAILED_PRECONDITION: the server logs none. Ids make another try harmless.
+        """
+        request = asking.examples_asked(examples, key, at_s)
+        return asking.predictions_of(self._answer("PredictThenLearn", request, deadline_s).response)
+
+    def feedback(
+        self,
+        labels: Mapping[str, Value],
+        *,
+        key: str = "",
+        at_s: float | None = None,
+        deadline_s: float | None = None,
+    ) -> None:
+        """Have labels learned: id -> class or number. Arguments and errors as for ``predict_then_learn``."""
+        self._answer("Feedback", asking.labels_asked(labels, key, at_s), deadline_s)
+
     def model(self, *, deadline_s: float | None = None) -> Model:
         """What the server serves.
 

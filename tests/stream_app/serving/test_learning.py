@@ -5,11 +5,11 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-import grpc
 import msgspec
 import pytest
 
 from models.spec import Label, ModelSpec
+from stream_app.aio_client import AsyncStreamModelClient
 from stream_app.broker import EmbeddedBroker, free_port
 from stream_app.decode import Decoder
 from stream_app.errors import ServingError
@@ -20,7 +20,6 @@ from stream_app.serving.learning import Learning
 from stream_app.serving.limits import Limits
 from stream_app.topics import create_topics
 from stream_app.wire import stream_app_pb2 as pb
-from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 from tests import streams
 from tests.stream_app.servers import number, serving
 from tests.stream_app.versions import NOW_S, spec_of, until, writing
@@ -217,13 +216,26 @@ def test_what_was_acknowledged_over_grpc_is_there(bootstrap_servers: str, app_na
     with (
         writing(bootstrap_servers, spec_of(app_name)) as writer,
         serving(bootstrap_servers, app_name, log_events=True) as client,
-        grpc.insecure_channel(client.targets[0]) as channel,
     ):
         writer.version(0.3)
         until(lambda: number(client) == 1)
-        stub = pb_grpc.StreamModelStub(channel)
-        answer = stub.PredictThenLearn(pb.PredictThenLearnRequest(examples=[example("a"), example("b")]), timeout=20)
-        assert [p.label for p in answer.response.predictions] == ["on time", "on time"]
-        stub.Feedback(pb.FeedbackRequest(labels=[pb.ExampleLabel(id="a", label={"text": "late"})]), timeout=20)
+        answer = client.predict_then_learn({"a": {"carrier": "UA"}, "b": {"flight": 12}}, at_s=5.0)
+        assert [row.label for row in answer.rows] == ["on time", "on time"]
+        client.feedback({"a": "late"}, at_s=9.0)
+
+        async def more() -> None:
+            async with AsyncStreamModelClient(client.targets[0], deadline_s=20.0) as aio:
+                await aio.predict_then_learn({"c": {}}, key="EWR")
+                await aio.feedback({"c": "on time"}, key="EWR")
+
+        asyncio.run(more())
         values = [json.loads(r.value) for r in on(bootstrap_servers, f"{app_name}.events", 0)]
-    assert [(v["id"], v.get("label")) for v in values] == [("a", None), ("b", None), ("a", "late")]
+    assert [(v["id"], v["key"], v.get("label")) for v in values] == [
+        ("a", "a", None),
+        ("b", "b", None),
+        ("a", "a", "late"),
+        ("c", "EWR", None),
+        ("c", "EWR", "on time"),
+    ]
+    assert values[0] == {"id": "a", "key": "a", "time": 5.0, "features": {"carrier": "UA"}}
+    assert values[2]["label_time"] == 9.0
