@@ -74,21 +74,48 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-class FeatureEncoder:
-    """Columns, rates and scaling of one model; its state travels in every version."""
+class Coder(dict[tuple[object, ...], tuple[int, ...]]):
+    """A row's C categories -> its C rows of the embeddings, then its K slots of the rates; remembered.
+
+    Nothing in it is learned: encoders of one spec may share one, so that a new version does not begin anew.
+    """
 
     def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        at = {name: i for i, name in enumerate(spec.features.categorical)}
+        self.codes = [_Codes(c.size) for c in spec.features.categorical.values()]
+        self.slots = [
+            (tuple(at[n] for n in key), _Codes(spec.features.rates.slots)) for key in spec.features.rates.keys
+        ]
+        self.width = len(self.codes) + len(self.slots)
+
+    def __missing__(self, row: tuple[object, ...]) -> tuple[int, ...]:
+        codes = [code[value] for code, value in zip(self.codes, row, strict=True)]
+        slots = [slot[tuple(row[i] for i in key)] if key else 0 for key, slot in self.slots]
+        if len(self) > CACHED_CODES:
+            self.clear()
+        found = (*codes, *slots)
+        if sum(len(value) for value in row if isinstance(value, str)) <= CACHED_CHARACTERS:
+            self[row] = found
+        return found
+
+
+class FeatureEncoder:
+    """Columns, rates and scaling of one model; its state travels in every version.
+
+    Args:
+        coder: of the same spec; by default a new one.
+    """
+
+    def __init__(self, spec: ModelSpec, coder: Coder | None = None) -> None:
         self._spec = spec
         self.numeric_names = tuple(spec.features.numeric)
         self.categorical_names = tuple(spec.features.categorical)
         self.places = {name: i for i, name in enumerate(self.numeric_names + self.categorical_names)}
         """Where each feature stands in the rows of ``raw``."""
-        self._codes = [_Codes(c.size) for c in spec.features.categorical.values()]
-        at = {name: i for i, name in enumerate(self.categorical_names)}
-        self._combinations = [tuple(at[n] for n in key) for key in spec.features.rates.keys]
-        self._slots = [_Codes(spec.features.rates.slots) for _ in self._combinations]
+        self._coder = coder or Coder(spec)
         self.rates = RecentRates(
-            combinations=len(self._combinations),
+            combinations=len(spec.features.rates.keys),
             slots=spec.features.rates.slots,
             half_lives_s=spec.features.rates.half_lives_s,
             tracked=spec.outputs,
@@ -100,22 +127,18 @@ class FeatureEncoder:
         """Columns of rows whose values stand in spec order: numeric features, then categorical ones."""
         n, b = len(self.numeric_names), len(rows)
         numeric = np.array([r[:n] for r in rows], dtype=np.float64).reshape(b, n)
-        return self.raw_columns(numeric, list(zip(*rows, strict=True))[n:] if rows else [()] * len(self._codes))
+        return self.raw_columns(
+            numeric, list(zip(*rows, strict=True))[n:] if rows else [()] * len(self.categorical_names)
+        )
 
     def raw_columns(self, numeric: Times, columns: Sequence[Sequence[object]]) -> Raw:
         """Columns of values in spec order: numeric features (B, N), NaN is missing, and C of B categories each."""
         b = len(numeric)
         numeric = np.minimum(np.maximum(numeric, -LARGEST), LARGEST)  # np.clip takes ten times as long for one row
-        codes = [[c[v] for v in col] for c, col in zip(self._codes, columns, strict=True)]
-        categories = np.array(codes, dtype=np.int64).reshape(len(codes), b).T
-        return Raw(numeric.astype(np.float32), categories, self._key_slots(columns, b))
-
-    def _key_slots(self, columns: Sequence[Sequence[object]], rows: int) -> Ints:
-        slots = np.zeros((rows, len(self._combinations)), dtype=np.int64)
-        for k, (combination, codes) in enumerate(zip(self._combinations, self._slots, strict=True)):
-            if combination:
-                slots[:, k] = [codes[v] for v in zip(*(columns[i] for i in combination), strict=True)]
-        return slots
+        coded = [self._coder[row] for row in (zip(*columns, strict=True) if columns else [()] * b)]
+        codes = np.array(coded, dtype=np.int64).reshape(b, self._coder.width)
+        c = len(self.categorical_names)
+        return Raw(numeric.astype(np.float32), codes[:, :c], codes[:, c:])
 
     def raw_of(self, rows: Sequence[Mapping[str, object]]) -> Raw:
         """Columns of rows given by name, each value checked; for those who ask over a wire.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from models import learners
 from models.direct import Direct
 from models.explain import Background, Explained, Explainer, remembered, targets
-from models.features import FeatureEncoder, Raw
+from models.features import Coder, FeatureEncoder, Raw
 from models.measure import Examples, mean_loss, target_variance
 from models.rates import Table
 from models.runtime import Runs, Session
@@ -130,8 +130,8 @@ def prepare(data: bytes, envelope: Envelope) -> LiveModel:
 
 def _load(data: bytes, envelope: Envelope) -> LiveModel:
     arrays, texts = unpack(data)
-    spec = _spec(texts["spec"])
-    encoder = FeatureEncoder(spec)
+    spec, coder = _spec(texts["spec"])
+    encoder = FeatureEncoder(spec, coder)
     learned = under("features", arrays)
     encoder.load(learned)
     newest_s = _newest_s(learned, envelope)
@@ -148,8 +148,11 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
     )
 
 
-# Versions of one model have one spec; to read it takes longer than all else of a small version.
-_spec = lru_cache(maxsize=4)(from_json)
+@lru_cache(maxsize=4)
+def _spec(text: str) -> tuple[ModelSpec, Coder]:
+    """Versions of one model have one spec; to read it takes longer than all else of a small version."""
+    spec = from_json(text)
+    return spec, Coder(spec)
 
 
 def _session(spec: ModelSpec, encoder: FeatureEncoder, arrays: Arrays) -> Runs:

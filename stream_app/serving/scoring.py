@@ -115,35 +115,40 @@ def columns(encoder: FeatureEncoder, asked: pb.Columns) -> tuple[Times, list[Seq
     Raises:
         ServingError: INVALID_ARGUMENT, naming the column.
     """
-    n = len(encoder.numeric_names)
-    numeric = np.full((asked.rows, n), np.nan)
+    n, size = len(encoder.numeric_names), asked.rows * _DOUBLE.itemsize
     categories: list[Sequence[object]] = [[None] * asked.rows] * len(encoder.categorical_names)
+    places, parts = [], []
     try:
         for column in asked.columns:
             place = encoder.place(column.name)
-            if place < n:
-                numeric[:, place] = _numbers(column, asked.rows)
-            else:
+            if place >= n:
                 categories[place - n] = _categories(column, asked.rows)
+                continue
+            if column.texts:
+                raise FeatureError(f"feature {column.name!r} has texts, wanted numbers")
+            places.append(place)
+            parts.append(column.numbers)
+            if len(parts[-1]) != size:
+                _doubles(parts[-1], asked.rows, column.name)
+        numeric = np.full((n, asked.rows), np.nan)
+        numeric[places] = np.frombuffer(b"".join(parts), _DOUBLE).reshape(len(parts), asked.rows)
+        _check_finite(encoder, numeric.T)
     except FeatureError as error:
         raise ServingError("INVALID_ARGUMENT", f"columns: {error}") from error
-    return numeric, categories, _at_s(asked)
+    return numeric.T, categories, _at_s(asked)
 
 
-def _numbers(column: pb.Column, rows: int) -> Times:
-    if column.texts:
-        raise FeatureError(f"feature {column.name!r} has texts, wanted numbers")
-    found = _doubles(column.numbers, rows, f"numbers of feature {column.name!r}")
-    if np.isinf(found).any():
-        row = int(np.isinf(found).argmax())
-        text = f"is {found[row]} in row {row}, wanted a finite number (NaN means missing)"
-        raise FeatureError(f"feature {column.name!r} {text}")
-    return found
+def _check_finite(encoder: FeatureEncoder, numeric: Times) -> None:
+    infinite = np.isinf(numeric)
+    if infinite.any():
+        row, place = np.argwhere(infinite)[0].tolist()
+        text = f"is {numeric[row, place]} in row {row}, wanted a finite number (NaN means missing)"
+        raise FeatureError(f"feature {encoder.numeric_names[place]!r} {text}")
 
 
 def _categories(column: pb.Column, rows: int) -> Sequence[object]:
     if column.numbers:
-        return [_integer(column.name, v) for v in _doubles(column.numbers, rows, f"{column.name!r}").tolist()]
+        return [_integer(column.name, v) for v in _doubles(column.numbers, rows, column.name).tolist()]
     texts: list[object] = list(column.texts)
     if column.at:
         texts = [None, *texts]
@@ -165,11 +170,11 @@ def _integer(name: str, value: float) -> int | None:
     return int(value)
 
 
-def _doubles(data: bytes, rows: int, what: str) -> Times:
+def _doubles(data: bytes, rows: int, name: str) -> Times:
     """(B,), read where they lie."""
     if len(data) != rows * _DOUBLE.itemsize:
         raise FeatureError(
-            f"{what} has {len(data)} bytes, wanted {_DOUBLE.itemsize} per row: {rows * _DOUBLE.itemsize}"
+            f"{name!r} has {len(data)} bytes, wanted {_DOUBLE.itemsize} per row: {rows * _DOUBLE.itemsize}"
         )
     return np.frombuffer(data, _DOUBLE)
 

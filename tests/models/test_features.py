@@ -43,7 +43,8 @@ def test_long_values_are_told_apart_but_not_remembered() -> None:
     values = [f"{'x' * 300}{i}" for i in range(50)]
     raw = encoder.raw([(1.0, 2.0, value, value) for value in values])
     assert len(np.unique(raw.categories[:, 1])) > 25
-    remembered = [value for codes in (*encoder._codes, *encoder._slots) for value in codes]
+    coder = encoder._coder
+    remembered = [value for codes in (coder, *coder.codes, *(slots for _, slots in coder.slots)) for value in codes]
     assert max(len(str(value)) for value in remembered) < CACHED_CHARACTERS
 
 
@@ -124,7 +125,7 @@ def test_more_values_than_are_remembered_change_no_code() -> None:
     after = encoder.raw([(0.0, 0.0, None, "IAH")])
     np.testing.assert_array_equal(before.categories, after.categories)
     np.testing.assert_array_equal(before.keys, after.keys)
-    assert len(encoder._codes[1]) <= CACHED_CODES + 2
+    assert len(encoder._coder.codes[1]) <= CACHED_CODES + 2
 
 
 def test_codes_are_equal_in_every_process() -> None:

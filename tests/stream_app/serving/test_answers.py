@@ -137,7 +137,7 @@ def test_many_columns_at_once_are_answered_in_pieces(live: LiveModel) -> None:
         (columns(pb.Column(name="carrier", texts=["UA"])), "'carrier' has 1 values, wanted one per row: 2"),
         (columns(pb.Column(name="carrier", texts=["UA"], at=[1, 2])), "'carrier' has 2 in `at`, wanted at most 1"),
         (columns(pb.Column(name="flight", numbers=doubles(1.0, 2.5))), "'flight' is 2.5, wanted a string"),
-        (columns(times_s=doubles(1.0)), "times_s has 8 bytes"),
+        (columns(times_s=doubles(1.0)), "'times_s' has 8 bytes"),
         (columns(times_s=doubles(1.0, float("-inf"))), "times_s is infinite"),
         (pb.PredictRequest(rows=[pb.Row()], columns=pb.Columns(rows=1)), "has columns and 1 rows"),
         (pb.PredictRequest(columns=pb.Columns(rows=1), explain=pb.EXPLAIN_SCORE), "has columns and explain"),
