@@ -31,6 +31,7 @@ _QUIET = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; wrong input ends with its reason and exit code 2."""
     args, unknown = build_parser().parse_known_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     if unknown:  # parse_args would say so with the usage of all commands
         args.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
     logging.basicConfig(level=args.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -149,6 +150,13 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
         "them, not calls: a client's stay with the server that it reached",
     )
     sub.add_argument(
+        "--processes",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="answer with N processes on one port, started again when they crash (default: %(default)s)",
+    )
+    sub.add_argument(
         "--log-events",
         action="store_true",
         help="take examples and labels (PredictThenLearn, Feedback) and put them on the events topic, to be learned",
@@ -225,6 +233,12 @@ def _address(text: str) -> str:
 
 def _servers(text: str) -> str:
     return ",".join(_address(server.strip()) for server in text.split(","))
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 256:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number from 1 to 256")
+    return int(text)
 
 
 def _seconds(text: str) -> float:
@@ -338,7 +352,19 @@ def _stop_on_signals() -> threading.Event:
     return stop
 
 
+def _several(args: argparse.Namespace) -> int:
+    """``serve`` as many processes; of a flag that is given twice the last one counts."""
+    from stream_app import several
+
+    with several.reserved(args.listen) as listen:
+        own = ["--processes", "1", "--share-port", "--listen", listen]
+        argv = [sys.executable, "-m", "stream_app", *args.argv, *own]
+        return several.run(argv, args.processes, _stop_on_signals(), drain_s=args.drain_s)
+
+
 def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
+    if args.processes > 1:
+        return _several(args)
     from stream_app import serve
     from stream_app.serving.limits import Limits
     from stream_app.serving.security import Security
