@@ -6,7 +6,9 @@ The records are the flights': features, and labels of their own that come later.
 processed, so for Vowpal Wabbit a predict and a learn are two. Each peer runs alone, after the other:
 
     events          stream-app worker, whole: decode, predict, record the predictions, join, score, learn, publish
+    columnar        the same rows, ROWS to a Kafka record
     in_memory       the same core over the same bytes in memory, without broker, Faust and versions: the limit
+    mixture_*       likewise, learning with a mixture of that tier
     faust_noop      a plain Faust agent on raw bytes that does nothing
     river_*         River's logistic regression, from the topic through kafka-python (with crc32c), and in memory
     vw_memory       Vowpal Wabbit predicting, then learning, from text lines in memory
@@ -20,8 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,13 +34,16 @@ import vowpalwabbit
 
 from examples.flights.baseline import Baseline, consume
 from examples.flights.baseline import Event as BaselineEvent
-from examples.flights.data import Flight, load, stream
+from examples.flights.data import FeaturesRecord, Flight, load, stream
 from examples.flights.produce import produce
 from models import learners
 from models.spec import Learner, ModelSpec, Optimiser, read_spec
 from models.torch_learner import use_one_thread
+from stream_app import kafka_clients, learn
 from stream_app.broker import EmbeddedBroker
-from stream_app.events import Topics
+from stream_app.codecs.batch import pack
+from stream_app.codecs.gather import Example, example, gathered
+from stream_app.events import CONTENT_TYPE, ContentType, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope
@@ -47,6 +53,13 @@ from tests.broker.apache_kafka import ApacheKafka
 
 SPEC = Path("examples/flights/model.toml")
 FETCH = 1024
+ROWS = 4096
+"""In a columnar record."""
+YEARS = 3
+"""Of columnar rows: one would be learned in a moment."""
+YEAR_S = 365 * 86_400
+NOTHING: dict[str, Any] = dict.fromkeys(("features", "time_s", "label", "label_time_s", "weight", "key"))
+TIER_RECORDS = 60_000
 PEER_RECORDS = 100_000
 """The slower peers take so many; their speed does not change after that."""
 DRAIN_S = 600.0
@@ -64,42 +77,86 @@ class Drain(NamedTuple):
     """One backlog, learned."""
 
     produce_per_s: float
-    events_per_s: float
+    rows_per_s: float
     auc: float
     versions: int
 
 
-def drained(servers: str, spec: ModelSpec, flights: Sequence[Flight], folder: Path) -> Drain:
-    """Produce a backlog for a model of this name, then let one worker learn it."""
-    stream_ = spec.stream
-    create_topics(
-        servers,
-        spec.name,
-        partitions=stream_.partitions,
-        retention_s=stream_.retention_s,
-        max_record_bytes=stream_.max_record_bytes,
-    )
-    topics = Topics.of(spec.name)
-    produced = produce(servers, topics.events, flights=flights)
-    ends = end_offsets(servers, topics.events)
-    path = folder / f"{spec.name}.toml"
-    path.write_text(SPEC.read_text().replace('name = "flights"', f'name = "{spec.name}"', 1))
-    argv = [sys.executable, "-m", "stream_app", "worker", "--spec", str(path), "--bootstrap-servers", servers]
-    with (folder / f"{spec.name}.log").open("wb") as log:
-        worker = subprocess.Popen([*argv, "--registry", str(folder / "registry")], stdout=log, stderr=log)
-        try:
-            heads = list(_heads(servers, topics.models, ends, worker))
-        finally:
-            worker.terminate()
-            worker.wait(60)
-    first, last = heads[0], heads[-1]
-    records = sum(last.offsets.values()) - sum(first.offsets.values())
-    return Drain(
-        produced.records_per_s,
-        records / (last.created_s - first.created_s),
-        last.metrics["auc"],
-        last.number,
-    )
+class Topic:
+    """A new model's topics on a broker.
+
+    Args:
+        servers: the broker's.
+        spec: the model's.
+    """
+
+    def __init__(self, servers: str, spec: ModelSpec) -> None:
+        self.servers, self.spec, self.topics = servers, spec, Topics.of(spec.name)
+        stream_ = spec.stream
+        create_topics(
+            servers,
+            spec.name,
+            partitions=stream_.partitions,
+            retention_s=stream_.retention_s,
+            max_record_bytes=stream_.max_record_bytes,
+        )
+
+    def fill(self, flights: Sequence[Flight]) -> tuple[int, float]:
+        """A record per flight and one per label; how many, and how many a second."""
+        produced = produce(self.servers, self.topics.events, flights=flights)
+        return produced.records, produced.records_per_s
+
+    def fill_columns(self, flights: Sequence[Flight], years: int) -> tuple[int, float]:
+        """The same rows, ROWS to a record, some years of them; how many, and how many a second.
+
+        What is timed is packing and sending; a year's rows are made before.
+        """
+        header, sent, seconds = [(CONTENT_TYPE, ContentType.BATCH.encode())], 0, 0.0
+        with closing(kafka_clients.producer(self.servers, linger_ms=5)) as producer:
+            for year in range(years):
+                rows = examples_of(flights, year)
+                started_s = time.perf_counter()
+                for at in range(0, len(rows), ROWS):
+                    producer.send(self.topics.events, pack(gathered(rows[at : at + ROWS])), partition=0, headers=header)
+                producer.flush()
+                seconds += time.perf_counter() - started_s
+                sent += len(rows)
+        return sent, sent / seconds
+
+    def drain(self, rows: int, folder: Path) -> Drain:
+        """Let one worker learn it all.
+
+        Returns:
+            Rows a second, from the first version that has learned any to the one that has learned all.
+        """
+        ends = end_offsets(self.servers, self.topics.events)
+        name = self.spec.name
+        path = folder / f"{name}.toml"
+        path.write_text(SPEC.read_text().replace('name = "flights"', f'name = "{name}"', 1))
+        argv = [sys.executable, "-m", "stream_app", "worker", "--spec", str(path), "--bootstrap-servers", self.servers]
+        with (folder / f"{name}.log").open("wb") as log:
+            worker = subprocess.Popen([*argv, "--registry", str(folder / "registry")], stdout=log, stderr=log)
+            try:
+                heads = list(_heads(self.servers, self.topics.models, ends, worker))
+            finally:
+                worker.terminate()
+                worker.wait(60)
+        first, last = heads[0], heads[-1]
+        share = 1 - sum(first.offsets.values()) / sum(ends.values())
+        return Drain(0.0, rows * share / (last.created_s - first.created_s), last.metrics["auc"], last.number)
+
+
+def examples_of(flights: Sequence[Flight], year: int) -> list[Example]:
+    """The flights' rows, some years later."""
+    later_s, found = year * YEAR_S, []
+    for record in stream(flights):
+        id_ = f"{record.id}+{year}"
+        if isinstance(record, FeaturesRecord):
+            given = {"features": msgspec.structs.asdict(record.features), "time_s": record.time + later_s}
+            found.append(example(id_, **NOTHING | given))
+        else:
+            found.append(example(id_, **NOTHING | {"label": record.label, "label_time_s": record.label_time + later_s}))
+    return found
 
 
 def _heads(servers: str, topic: str, ends: dict[int, int], worker: "subprocess.Popen[bytes]") -> Iterator[Envelope]:
@@ -124,7 +181,7 @@ def _with_mixture(spec: ModelSpec, tier: Any) -> ModelSpec:
 
 def in_memory(spec: ModelSpec, values: Sequence[bytes]) -> tuple[float, dict[str, float]]:
     """Records per second of the bare core, and its measures."""
-    learners.warm(spec)
+    learn.warm(spec)
     records = [Record(i, -1, value) for i, value in enumerate(values)]
     core = Core(spec, learners.make(spec))
     core.start({0: 0})
@@ -190,6 +247,16 @@ def broker(folder: Path) -> Iterator[tuple[str, str]]:
             yield embedded.bootstrap_servers, "embedded"
 
 
+def _drained(
+    servers: str, spec: ModelSpec, name: str, folder: Path, fill: Callable[[Topic], tuple[int, float]]
+) -> Drain:
+    topic = Topic(servers, msgspec.structs.replace(spec, name=name))
+    rows, produce_per_s = fill(topic)
+    drain = topic.drain(rows, folder)._replace(produce_per_s=produce_per_s)
+    print(drain, flush=True)
+    return drain
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.ingest", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--flights", type=int, help="only so many (default: all 336,776)")
@@ -210,17 +277,21 @@ def main() -> None:
         return
     peers = min(PEER_RECORDS, len(values))
     with tempfile.TemporaryDirectory() as name, broker(Path(name)) as (servers, kind):
-        folder, drains = Path(name), list[Drain]()
+        folder, drains, columnar = Path(name), list[Drain](), list[Drain]()
         for i in range(options.drains):
-            drains.append(drained(servers, msgspec.structs.replace(spec, name=f"ingest{i}"), flights, folder))
-            print(drains[-1], flush=True)
+            drains.append(_drained(servers, spec, f"ingest{i}", folder, lambda topic: topic.fill(flights)))
+        fill = partial(Topic.fill_columns, flights=flights, years=YEARS)
+        for i in range(options.drains):
+            columnar.append(_drained(servers, spec, f"columnar{i}", folder, fill))
         topic = Topics.of("ingest0").events
         noop = faust_noop(servers, topic, peers)
         from_kafka = river_kafka(servers, topic, peers)
     memory, metrics = in_memory(spec, values)
     river_memory = _river(iter(values), peers)
     vw = vw_memory(flights, peers)
-    events = statistics.median(d.events_per_s for d in drains)
+    tiers = {t: in_memory(_with_mixture(spec, t), values[:TIER_RECORDS])[0] for t in ("fast", "standard")}
+    events = statistics.median(d.rows_per_s for d in drains)
+    columns = statistics.median(d.rows_per_s for d in columnar)
     found = {
         "events_per_s": events,
         "produce_per_s": statistics.median(d.produce_per_s for d in drains),
@@ -229,12 +300,16 @@ def main() -> None:
         "river_kafka_per_s": from_kafka,
         "river_memory_per_s": river_memory,
         "vw_memory_per_s": vw,
+        "columnar_per_s": columns,
+        "columnar_produce_per_s": statistics.median(d.produce_per_s for d in columnar),
+        **{f"mixture_{tier}_per_s": per_s for tier, per_s in tiers.items()},
     }
     ratios = {
         "ratio_faust_noop": events / noop,
         "ratio_in_memory": events / memory,
         "ratio_river_kafka": events / from_kafka,
         "ratio_vw_memory": events / vw,
+        "columnar_ratio_faust_noop": columns / noop,
     }
     aucs = {"auc": statistics.median(d.auc for d in drains), "in_memory_auc": metrics["auc"]}
     rounded = {k: round(v, 1) for k, v in found.items()} | {k: round(v, 3) for k, v in (ratios | aucs).items()}

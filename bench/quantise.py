@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from onnxruntime import quantization
 
 from examples.flights.data import Flight, load
-from models import losses, nets
+from models import losses, nets, walk
 from models.export import to_onnx
 from models.features import FeatureEncoder
 from models.measure import Examples, mean_loss
@@ -86,7 +86,7 @@ def learn(spec: ModelSpec, flights: list[Flight]) -> Learned:
         times_s = np.array([f.scheduled_s for f in batch], np.float64)
         while waiting and waiting[0][0] + LABEL_DELAY_S <= times_s[0]:
             then_s, keys, late = waiting.pop(0)
-            encoder.rates.learn(keys, late[:, None], np.full(len(keys), then_s + LABEL_DELAY_S))
+            walk.learn(encoder.rates, keys, late[:, None], np.full(len(keys), then_s + LABEL_DELAY_S))
         dense = encoder.dense(raw, times_s)
         target = np.array([f.late for f in batch], np.float32)
         if at < len(flights) - CALIBRATION - MEASURED:

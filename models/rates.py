@@ -1,5 +1,7 @@
 """How labels have been going lately: learned label -> [decayed counts per key] -> features of the next row.
 
+Here they are kept and read; ``models.walk`` counts.
+
 w, s      decayed count and sum of labels per slot and time scale:  (K + 1, slots, H), (K + 1, slots, H, T)
 last      when a slot was last brought up to date, event time:      (K + 1, slots)
 overall   row 0 counts every label; rows 1..K belong to the spec's key combinations
@@ -46,24 +48,25 @@ class RecentRates:
         tracked: int,
         blank: float,
     ) -> None:
-        self._k, self._slots, self._blank = combinations, slots, blank
-        self._half_lives_s = np.array(half_lives_s, dtype=np.float64)
+        self.slots, self.blank, self.tracked = slots, blank, tracked
+        self.half_lives_s = np.array(half_lives_s, dtype=np.float64)
         self._offsets = np.arange(1, combinations + 1) * slots
         rows = (combinations + 1) * slots if half_lives_s else 0
-        self._w = np.zeros((rows, len(half_lives_s)))
-        self._s = np.zeros((rows, len(half_lives_s), tracked))
-        self._last_s = np.full(rows, NEVER_S)
-        self._sum = np.zeros(tracked)
-        self._count = 0.0
+        self.w = np.zeros((rows, len(half_lives_s)))
+        self.s = np.zeros((rows, len(half_lives_s), tracked))
+        self.last_s = np.full(rows, NEVER_S)
+        self.totals = np.zeros(tracked + 1)
+        """Sum and, last, number of all labels, as weighted."""
         self.columns = combinations * len(half_lives_s) * tracked
 
     def prior(self) -> Floats:
         """All-time mean of the labels (T,); ``blank`` before the first."""
-        return (self._sum + self._blank) / (self._count + 1.0)
+        prior: Floats = (self.totals[:-1] + self.blank) / (self.totals[-1] + 1.0)
+        return prior
 
     def seen(self) -> tuple[Floats, float]:
         """Sum (T,) and number of all labels, as weighted."""
-        return self._sum, self._count
+        return self.totals[:-1], float(self.totals[-1])
 
     def read(self, keys: NDArray[np.int64], times_s: Floats) -> NDArray[np.float32]:
         """Rates of keys (B, K) as they stand at times_s (B,): (B, R)."""
@@ -77,13 +80,13 @@ class RecentRates:
 
     def table(self, time_s: float) -> Table | None:
         """What ``read`` says of every slot at one time, ((K + 1) * slots, H * T); None if that would be too large."""
-        if not self.columns or self._s.size * 4 > TABLE_BYTES:
+        if not self.columns or self.s.size * 4 > TABLE_BYTES:
             return None
         w, s = self._decayed(np.zeros(1, np.int64), np.array([time_s]))
         overall = _shrunk(s, w, self.prior())  # (1, H, T)
-        table = np.empty((len(self._w), overall.size), np.float32)
+        table = np.empty((len(self.w), overall.size), np.float32)
         table[:] = _shrunk(np.zeros_like(s), np.zeros_like(w), overall).reshape(1, -1)
-        used = np.flatnonzero(self._last_s > NEVER_S)
+        used = np.flatnonzero(self.last_s > NEVER_S)
         w, s = self._decayed(used, np.array([time_s]))
         table[used] = _shrunk(s, w, overall).reshape(len(used), overall.size)
         return table
@@ -95,69 +98,34 @@ class RecentRates:
 
     def _decayed(self, rows: NDArray[np.int64], times_s: Floats) -> tuple[Floats, Floats]:
         """w and s of rows as they stand at times_s, which has their shape or spreads to it."""
-        decay = np.exp2(-np.maximum(times_s - self._last_s[rows], 0.0)[..., None] / self._half_lives_s)
-        return self._w[rows] * decay, self._s[rows] * decay[..., None]
-
-    def learn(
-        self,
-        keys: NDArray[np.int64],
-        targets: Floats,
-        times_s: Floats,
-        weights: NDArray[np.floating] | None = None,
-    ) -> None:
-        """Count labels: keys (B, K), targets (B, T), the labels' own times (B,), what each counts for (B,)."""
-        if weights is None:
-            self._sum += targets.sum(axis=0)
-            self._count += len(targets)
-        else:
-            each = weights.astype(np.float64)[:, None]
-            # Side by side, so added in the same order: where every target is 1, sum and count stay equal.
-            both = np.concatenate([targets * each, each], axis=1).sum(axis=0)
-            self._sum += both[:-1]
-            self._count += float(both[-1])
-        if not self.columns:
-            return
-        rows = self._rows(keys)
-        slots, where = np.unique(rows, return_inverse=True)
-        where = where.reshape(rows.shape)
-        now_s = self._last_s[slots].copy()
-        np.maximum.at(now_s, where, times_s[:, None])
-        decay = np.exp2(-(now_s - self._last_s[slots])[:, None] / self._half_lives_s)
-        age_s = now_s[where] - times_s[:, None]
-        fresh = np.exp2(-age_s[..., None] / self._half_lives_s)  # (B, K + 1, H)
-        if weights is not None:
-            fresh *= weights[:, None, None]
-        w, s = self._w[slots] * decay, self._s[slots] * decay[..., None]
-        np.add.at(w, where, fresh)
-        np.add.at(s, where, fresh[..., None] * targets[:, None, None, :])
-        self._w[slots], self._s[slots], self._last_s[slots] = w, s, now_s
+        decay = np.exp2(-np.maximum(times_s - self.last_s[rows], 0.0)[..., None] / self.half_lives_s)
+        return self.w[rows] * decay, self.s[rows] * decay[..., None]
 
     def _rows(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.concatenate([np.zeros((len(keys), 1), dtype=np.int64), keys + self._offsets], axis=1)
 
     def state(self) -> Arrays:
         """Only the slots ever touched."""
-        used = np.flatnonzero(self._last_s > NEVER_S)
+        used = np.flatnonzero(self.last_s > NEVER_S)
         return {
             "used": used.astype(np.int32),
-            "w": self._w[used],
-            "s": self._s[used],
-            "last_s": self._last_s[used],
-            "sum": self._sum.copy(),
-            "count": np.array([self._count]),
+            "w": self.w[used],
+            "s": self.s[used],
+            "last_s": self.last_s[used],
+            "sum": self.totals[:-1].copy(),
+            "count": self.totals[-1:].copy(),
         }
 
     def load(self, state: Arrays) -> None:
         used = state["used"].astype(np.int64)
         for mine, name, blank in (
-            (self._w, "w", 0.0),
-            (self._s, "s", 0.0),
-            (self._last_s, "last_s", NEVER_S),
+            (self.w, "w", 0.0),
+            (self.s, "s", 0.0),
+            (self.last_s, "last_s", NEVER_S),
         ):
             mine[:] = blank
             mine[used] = state[name].astype(np.float64)
-        self._sum = state["sum"].astype(np.float64)
-        self._count = float(state["count"].astype(np.float64)[0])
+        self.totals = np.concatenate([state["sum"], state["count"]]).astype(np.float64)
 
 
 def _shrunk(s: Floats, w: Floats, parent: Floats) -> Floats:

@@ -93,7 +93,10 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
     """kind torch. wide_deep: an MLP, and beside it a linear model with a weight per category (arXiv 1606.07792)."""
     hidden: tuple[int, ...] = (64, 64)
     batch_records: int = 128
-    """Records to a step; steps are cut at multiples of this offset, so a replay cuts alike."""
+    """Records to a step, of which all rows are predicted before any is learned; steps are cut at multiples of this
+    offset, so a replay cuts alike."""
+    minibatch: int = 64
+    """kind torch: labelled examples to a step of the optimiser, at most."""
     seed: int = 0
     class_weights: Literal["none", "balanced"] = "none"
     """balanced: rare classes weigh as much as frequent ones in learning; probabilities stay those of the stream."""
@@ -488,6 +491,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "stream.ahead_s": (0.0, _HUGE),
     "features.rates.slots": (2, 2**24),
     "learner.batch_records": (1, 65_536),
+    "learner.minibatch": (1, 65_536),
     "learner.seed": (0, 2**63 - 1),
     "optimiser.learning_rate": (_TINY, _HUGE),
     "drift.delta": (_TINY, 0.5),

@@ -11,23 +11,24 @@ taken from the logits. The last layer thus need not learn how rare a class is, a
 changes. Taking the loss of logits + log w instead, so that theta itself speaks of p, learned several times slower.
 """
 
-import inspect
 import json
-from difflib import get_close_matches
-from typing import Any
+import math
 
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401  loaded before its threads are counted
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from models import losses, nets
+from models import fused, losses, nets
 from models.blend import blended, strength
 from models.learner import Floats, Ints, check_weights
+from models.optimisers import Steps, optimiser_of
 from models.scaler import Scaler
 from models.shapes import output_parts, parameter_shapes, split
 from models.snapshot import Arrays, prefixed, under
-from models.spec import ModelSpec, Optimiser, SpecError
+from models.spec import ModelSpec
 
 CLIP_NORM = 10.0
 """Longer gradients are cut to this length; a non-finite one is skipped, not learned."""
@@ -37,13 +38,11 @@ CLASS_WEIGHT_CAP = 20.0
 CLASS_HALF_LIFE_EXAMPLES = 20_000.0
 """What is rare may change; its counts forget half in so many labels."""
 
-_NOT_SETTINGS = ("self", "params", "lr", "maximize", "foreach", "fused", "capturable", "differentiable")
-"""Arguments of torch's optimisers that say how, not what, or would undo what the learner does."""
-
 
 def use_one_thread() -> None:
-    """Micro-batches of small networks are slower on many threads than on one, several times where cores are shared."""
+    """Micro-batches of small networks are slower on many threads than on one, many times where cores are shared."""
     torch.set_num_threads(1)
+    threadpool_limits(1)  # of BLAS, which numba calls
 
 
 class TorchLearner:
@@ -70,24 +69,24 @@ class TorchLearner:
         self.half_life_events = half_life_events or spec.blend.half_life_events
         self.skipped_steps = 0
         shapes = parameter_shapes(spec)
+        self._layout = fused.layout(shapes)
         self._theta = nets.initial(shapes, torch.Generator().manual_seed(spec.learner.seed))
         self._theta.grad = torch.zeros_like(self._theta)
-        self._parameters = _views(self._theta, shapes)
+        self._values, self._slope = self._theta.numpy(), self._theta.grad.numpy()  # the same memory
         self._reference: Tensor | None = None
         self._target_scaler = Scaler(1)
         self._balanced = spec.learner.class_weights == "balanced"
         self._class_counts = np.ones(max(2, spec.outputs))
         self._optimiser = self._fresh_optimiser()
 
-    def _fresh_optimiser(self) -> Any:
+    def _fresh_optimiser(self) -> Steps:
         return optimiser_of(self._spec.optimiser, self._theta, self.learning_rate)
 
     def predict(self, x: Floats, categories: Ints) -> Floats:
-        with torch.inference_mode():
-            outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
-            if self._balanced:
-                outputs = outputs - torch.from_numpy(self._shift())
-            found: Floats = losses.scores(self._spec.task, outputs).numpy()
+        outputs = fused.outputs(self._values, self._layout, x, categories)
+        if self._balanced:
+            outputs -= self._shift()
+        found: Floats = losses.scores(self._spec.task, torch.from_numpy(outputs)).numpy()
         if self._spec.task == "regression":
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
         return found
@@ -103,38 +102,33 @@ class TorchLearner:
         weights: Floats | None = None,
         told: Floats | None = None,
     ) -> None:
+        """In steps of at most ``minibatch`` examples."""
         if weights is not None:
             check_weights(weights, len(target))
-        gradient = self._gradient(x, categories, target, weights)
-        norm = float(gradient.norm())
-        if not np.isfinite(norm):
-            self.skipped_steps += 1
-            return
-        if norm > CLIP_NORM:
-            gradient.mul_(CLIP_NORM / norm)
-        kind, reference = self._spec.blend.kind, self._reference
-        before = self._theta.detach().clone() if kind == "explicit" else self._theta
-        self._optimiser.step()
-        if reference is not None and kind != "none":
-            lam = strength(self.half_life_events, len(target))
-            with torch.no_grad():
-                pulled = blended(kind, before=before, stepped=self._theta, reference=reference, lam=lam)
-                self._theta.copy_(pulled)
+        size = self._spec.learner.minibatch
+        for i in range(0, len(target), size):
+            part = slice(i, i + size)
+            self._step(x[part], categories[part], target[part], None if weights is None else weights[part])
 
-    def _gradient(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None) -> Tensor:
+    def _step(self, x: Floats, categories: Ints, target: Floats, weights: Floats | None) -> None:
         if self._spec.task == "regression":
             self._target_scaler.observe(target[:, None])
             target = self._target_scaler.scale(target[:, None])[:, 0]
-        gradient = self._theta.grad
-        assert gradient is not None
-        gradient.zero_()
-        outputs = nets.forward(self._parameters, torch.from_numpy(x), torch.from_numpy(categories))
         if self._balanced:
             weights = self._class_weighted(target, weights)
-        given = None if weights is None else torch.from_numpy(weights)
-        value = losses.loss(self._spec.task, outputs, torch.from_numpy(target), given)
-        value.backward()  # type: ignore[no-untyped-call]
-        return gradient
+        fused.gradient(self._values, self._slope, self._layout, self._spec.task, x, categories, target, weights)
+        norm = math.sqrt(self._slope @ self._slope)
+        if not math.isfinite(norm):
+            self.skipped_steps += 1
+            return
+        if norm > CLIP_NORM:
+            self._slope *= np.float32(CLIP_NORM / norm)
+        kind, reference = self._spec.blend.kind, self._reference
+        before = self._theta.clone() if kind == "explicit" else self._theta
+        self._optimiser.step()
+        if reference is not None and kind != "none":
+            lam = strength(self.half_life_events, len(target))
+            self._theta.copy_(blended(kind, before=before, stepped=self._theta, reference=reference, lam=lam))
 
     def _class_weighted(self, target: Floats, weights: Floats | None) -> Floats:
         """w_c of each example (B,), times its own weight; the batch's classes are counted first."""
@@ -168,15 +162,13 @@ class TorchLearner:
     def set_learning_rate(self, learning_rate: float) -> None:
         """From the next step on; what the optimiser remembers stays."""
         self.learning_rate = learning_rate
-        self._optimiser.param_groups[0]["lr"] = learning_rate
+        self._optimiser.learning_rate = learning_rate
 
     def parameters(self) -> Floats:
-        theta: Floats = self._theta.detach().numpy().copy()
-        return theta
+        return self._values.copy()
 
     def set_parameters(self, theta: Floats) -> None:
-        with torch.no_grad():
-            self._theta.copy_(torch.from_numpy(theta))
+        self._values[:] = theta
 
     def serving_parameters(self) -> Floats:
         theta = self.parameters()
@@ -194,11 +186,13 @@ class TorchLearner:
         arrays: Arrays = {"theta": self.parameters()}
         if self._reference is not None:
             arrays["reference"] = self._reference.numpy().copy()
-        optimiser = self._optimiser.state.get(self._theta, {})
-        slots = {k: v.numpy().copy() for k, v in optimiser.items() if v is not None}
         if self._balanced:
             arrays["class_counts"] = self._class_counts.copy()
-        return arrays | prefixed(self._slots_name, slots) | prefixed("target", self._target_scaler.state())
+        return (
+            arrays
+            | prefixed(self._slots_name, self._optimiser.state())
+            | prefixed("target", self._target_scaler.state())
+        )
 
     @property
     def _slots_name(self) -> str:
@@ -207,46 +201,10 @@ class TorchLearner:
         return f"optimiser.{name}" + (json.dumps(settings, sort_keys=True) if settings else "")
 
     def load(self, state: Arrays) -> None:
-        with torch.no_grad():
-            self._theta.copy_(torch.from_numpy(np.array(state["theta"])))
+        self._values[:] = state["theta"]
         self.set_reference(state["reference"].astype(np.float32) if "reference" in state else None)
         if "class_counts" in state:
             self._class_counts = state["class_counts"].astype(np.float64)
-        mine = under(self._slots_name, state)
-        slots = {k: torch.from_numpy(np.array(v)) for k, v in mine.items()}
         self._optimiser = self._fresh_optimiser()
-        if slots:
-            self._optimiser.state[self._theta] = slots
+        self._optimiser.load(under(self._slots_name, state))
         self._target_scaler.load(under("target", state))
-
-
-def optimiser_of(wanted: Optimiser, theta: Tensor, learning_rate: float) -> torch.optim.Optimizer:
-    """torch's optimiser of that name over theta (P,).
-
-    Raises:
-        SpecError: it knows no such setting, or refuses its value.
-    """
-    kind = next(c for c in vars(torch.optim).values() if getattr(c, "__name__", "").lower() == wanted.name)
-    known = [name for name in inspect.signature(kind).parameters if name not in _NOT_SETTINGS]
-    for name in wanted.settings.keys() - set(known):
-        near = get_close_matches(name, known, n=1)
-        meant = f"did you mean {near[0]}?" if near else f"wanted one of {', '.join(known)}"
-        raise SpecError(f"optimiser.settings.{name} is unknown to {wanted.name}, {meant}")
-    try:
-        made: torch.optim.Optimizer = kind([theta], lr=learning_rate, **wanted.settings)
-    except (ValueError, TypeError, IndexError) as error:
-        raise SpecError(f"optimiser.settings: {wanted.name} refuses {dict(wanted.settings)}: {error}") from error
-    return made
-
-
-def _views(theta: Tensor, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Leaves that share theta's and its gradient's memory, so that one optimiser step moves them all."""
-    assert theta.grad is not None
-    views, at = {}, 0
-    for name, shape in shapes.items():
-        end = at + int(np.prod(shape))
-        leaf = theta[at:end].view(shape).detach().requires_grad_()
-        leaf.grad = theta.grad[at:end].view(shape)
-        views[name] = leaf
-        at = end
-    return views

@@ -1,6 +1,7 @@
 """The commands: worker | tuner | compressor | serve | monitor | lag | produce | up, and those of ``operator``."""
 
 import argparse
+import gc
 import logging
 import math
 import signal
@@ -26,6 +27,8 @@ _QUIET = {
     "mode": logging.ERROR,
 }
 """What libraries log, unless --log-level is debug."""
+GC_THRESHOLDS = (100_000, 20, 50)
+"""Of a worker. Records are many and hold no cycles: Python's own thresholds have it look for some all the time."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -265,13 +268,12 @@ _ADD = {
 
 
 def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
-    from models import learners
     from models.torch_learner import use_one_thread
-    from stream_app import agents
+    from stream_app import agents, learn
     from stream_app.seed import Seeder
     from stream_app.topics import connect, create_topics
 
-    learners.warm(spec)  # what no learner takes ends here, before there are topics; and no record waits for a compiler
+    learn.warm(spec)  # what no learner takes ends here, before there are topics; and no record waits for a compiler
     connect(args.bootstrap_servers)
     use_one_thread()
     create_topics(
@@ -287,6 +289,8 @@ def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
         registry=_registry(args, spec),
         on_mismatch=args.on_mismatch,
     )
+    gc.freeze()  # modules and compiled code stay; looking through them at every collection takes a third of the time
+    gc.set_threshold(*GC_THRESHOLDS)
     agents.run(seeder, bootstrap_servers=args.bootstrap_servers, stuck_s=args.stuck_s)
 
 

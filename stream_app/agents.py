@@ -85,7 +85,11 @@ def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerAp
     @app.agent(topic, name="learn")
     async def learn(chunks: Any) -> None:
         async for event in chunks.events():
-            await _or_die(app.worker.take(event.message.partition, event.message.value))
+            await _or_die(app.worker.take(event.message.partition, event.message.value, more=True))
+
+    @app.task  # type: ignore[untyped-decorator]
+    async def linger() -> None:
+        await _or_die(app.worker.linger())
 
     @app.timer(TICK_S)  # type: ignore[untyped-decorator]
     async def tick() -> None:

@@ -1,52 +1,68 @@
 """A late label meets its prediction: predict -> [join] -> score, learn. Pure; one join per partition.
 
-Rules 1-5 of the protocol. The clock is the running maximum of the records' own times. An id is remembered
-(waiting for its label, waiting for its features, or done) until the clock passes its last record by the
-wait. The first features and the first label count; later records of a remembered id are ignored.
+Rules 1-5 of the protocol. The clock is the running maximum of the rows' own times. An id is remembered
+(waiting for its label, waiting for its features, or done) until the clock passes its last row by the
+wait. The first features and the first label count; later rows of a remembered id are ignored.
+
+    B rows taken at once   P pairs that they complete
+
+Rows are taken one after another, whatever B: a compiled loop over one table of what is remembered. An id's place in
+the table is its slot. The due times lie in a binary heap; an id heard from again is due again, so a due time counts
+only if the id's newest row says so, too.
 """
 
-from collections import deque
-from collections.abc import Iterator
-from heapq import heappop, heappush
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from stream_app.decode import Event
+import numpy as np
+from numpy.typing import NDArray
 
-Row = TypeVar("Row")
+from models.compiled import compiled
+from stream_app.columns import Columns
 
 NEVER_S = float("-inf")
+NO_ROW = -1
+
+Ints = NDArray[np.int64]
+Times = NDArray[np.float64]
+Records = NDArray[Any]
+
+_ENTRY = np.dtype(
+    [
+        ("first_at", np.int64),  # offset of its first record
+        ("clock_s", np.float64),  # just before that record
+        ("last_s", np.float64),
+        ("time_s", np.float64),  # NaN: no features yet
+        ("label_time_s", np.float64),  # NaN: no label yet
+        ("target", np.float64),
+        ("weight", np.float64),  # NaN: none was said
+        ("row", np.int64),
+        ("there", np.bool_),
+        ("done", np.bool_),
+    ]
+)
+_DUE = np.dtype([("at_s", np.float64), ("slot", np.int64)])
+_COUNTS = ("dues", "pairs", "gone", "dropped", "expired", "orphans", "ignored", "offset")
+"""What a call counts; ``dues`` and ``offset``, of the newest record, live on."""
 
 
-class Pair(NamedTuple, Generic[Row]):
-    """Features and label that belong together."""
+class Joined(NamedTuple):
+    """Pairs that belong together, in the order in which they became complete."""
 
-    id: str
-    row: Row
-    target: float
-    label_time_s: float
-    weight: float = 1.0
-    """The label's; if it has none, the features'."""
-
-
-class _Entry(Generic[Row]):
-    """One remembered id."""
-
-    __slots__ = ("clock_s", "done", "first_at", "label_time_s", "last_s", "row", "target", "time_s", "weight")
-
-    def __init__(self, first_at: int, clock_s: float) -> None:
-        self.first_at = first_at
-        self.clock_s = clock_s
-        """The clock just before its first record."""
-        self.last_s = NEVER_S
-        self.row: Row | None = None
-        self.time_s: float | None = None
-        self.target: float | None = None
-        self.label_time_s: float | None = None
-        self.weight: float | None = None
-        self.done = False
+    at: Ints
+    """(P,) which of the B rows completed it."""
+    rows: Ints
+    """(P,) what was made of its features, as it was given."""
+    target: Times
+    """(P,)"""
+    label_time_s: Times
+    """(P,)"""
+    weight: Times
+    """(P,) the label's; if it has none, the features'; else 1."""
+    dropped: Ints
+    """Rows that nobody will ask for: their label never came, or they are later features of an id."""
 
 
-class LabelJoin(Generic[Row]):
+class LabelJoin:
     """Joins the records of one partition.
 
     Args:
@@ -56,92 +72,208 @@ class LabelJoin(Generic[Row]):
 
     def __init__(self, wait_s: float, clock_s: float = NEVER_S) -> None:
         self.wait_s = wait_s
-        self.clock_s = clock_s
         self.expired = 0
         """Examples that never got a label."""
         self.orphans = 0
         """Labels that never got their features."""
         self.ignored = 0
-        """Later records of a remembered id, and labels too far from their features."""
-        self._entries: dict[str, _Entry[Row]] = {}
-        self._expiry: list[tuple[float, str]] = []
-        self._oldest: deque[tuple[int, str]] = deque()
+        """Later rows of a remembered id, and labels too far from their features."""
+        self._clocks_s = np.full(2, clock_s)  # now, and before the newest record
+        self._counts = np.zeros(len(_COUNTS), np.int64)
+        self._counts[_COUNTS.index("offset")] = -1
+        self._slots: dict[str, int] = {}
+        self._ids = np.empty(0, object)  # by slot
+        self._free: list[int] = []
+        self._table = np.zeros(0, _ENTRY)
+        self._dues = np.zeros(0, _DUE)
 
-    def take(self, event: Event, row: Row | None) -> Pair[Row] | None:
-        """Take the next record; returns the pair it completes, if any.
+    @property
+    def clock_s(self) -> float:
+        return float(self._clocks_s[0])
+
+    def take(self, columns: Columns, rows: Ints) -> Joined:
+        """Take the next B rows.
 
         Args:
-            event: offsets must rise from call to call.
-            row: what was made of its features, if it has any.
+            columns: offsets must not fall from call to call.
+            rows: (B,) a number for what was made of each row's features, not below 0; NO_ROW where it has none.
         """
-        before_s = self.clock_s
-        times = (event.time_s, event.label_time_s)
-        now_s = max(t for t in times if t is not None)
-        self.clock_s = max(before_s, now_s)
-        self._forget()
-        entry = self._entries.get(event.id)
-        if entry is None:
-            entry = self._entries[event.id] = _Entry(event.offset, before_s)
-            self._oldest.append((event.offset, event.id))
-        if now_s > entry.last_s:
-            entry.last_s = now_s
-            heappush(self._expiry, (now_s + self.wait_s, event.id))
-        return self._complete(event, entry, row)
+        b = len(columns.ids)
+        slots = self._slots_of(columns.ids)
+        dues = int(self._counts[0])
+        if dues + b > len(self._dues):
+            self._dues = np.resize(self._dues, 2 * (dues + b))
+        pairs, gone = np.empty(b, _PAIR), np.empty(dues + b, np.int64)
+        dropped = np.empty(dues + 2 * b, np.int64)
+        _take(
+            self._table, self._dues, self._clocks_s, self._counts, self.wait_s,
+            slots, columns.offsets, rows, columns.time_s, columns.label_time_s, columns.target, columns.weight,
+            pairs, gone, dropped,
+        )  # fmt: skip
+        count = dict(zip(_COUNTS, self._counts.tolist(), strict=True))
+        for name in ("expired", "orphans", "ignored"):
+            setattr(self, name, getattr(self, name) + count[name])
+        self._forget(gone[: count["gone"]])
+        found = pairs[: count["pairs"]]
+        return Joined(
+            at=found["at"].copy(),
+            rows=found["row"].copy(),
+            target=found["target"].copy(),
+            label_time_s=found["label_time_s"].copy(),
+            weight=found["weight"].copy(),
+            dropped=dropped[: count["dropped"]],
+        )
 
-    def _complete(self, event: Event, entry: _Entry[Row], row: Row | None) -> Pair[Row] | None:
-        news = False
-        if row is not None and entry.time_s is None:
-            entry.row, entry.time_s, news = row, event.time_s, True
-            if entry.weight is None:
-                entry.weight = event.weight
-        if event.target is not None and entry.label_time_s is None:
-            entry.target, entry.label_time_s, news = event.target, event.label_time_s, True
-            if event.weight is not None:
-                entry.weight = event.weight
-        if not news:
-            self.ignored += 1
-            return None
-        if entry.time_s is None or entry.label_time_s is None:
-            return None
-        entry.done = True
-        found, entry.row = entry.row, None
-        if abs(entry.label_time_s - entry.time_s) > self.wait_s:
-            self.ignored += 1
-            return None
-        assert found is not None
-        assert entry.target is not None
-        weight = 1.0 if entry.weight is None else entry.weight
-        return Pair(event.id, found, entry.target, entry.label_time_s, weight)
+    def _slots_of(self, ids: list[str]) -> Ints:
+        """Each id's slot; new ids get one."""
+        short = len(ids) - len(self._free)
+        if short > 0:
+            self._grow(max(short, len(self._table), 64))
+        offered = self._free[-len(ids) :] if ids else []
+        slots = np.fromiter(map(self._slots.setdefault, ids, offered), np.int64, len(ids))
+        given = np.array(offered, np.int64)
+        new = slots == given
+        del self._free[len(self._free) - len(ids) :]
+        self._free += given[~new].tolist()
+        names = np.empty(len(ids), object)
+        names[:] = ids
+        self._ids[slots[new]] = names[new]
+        return slots
 
-    def _forget(self) -> None:
-        """Forget the ids whose last record lies more than the wait behind the clock."""
-        while self._expiry and self._expiry[0][0] < self.clock_s:
-            _, id_ = heappop(self._expiry)
-            entry = self._entries.get(id_)
-            if entry is None or entry.last_s + self.wait_s >= self.clock_s:
-                continue  # forgotten before, or heard from since
-            if not entry.done:
-                self.expired += entry.time_s is not None
-                self.orphans += entry.time_s is None
-            del self._entries[id_]
+    def _grow(self, more: int) -> None:
+        size = len(self._table)
+        self._table = np.concatenate([self._table, np.zeros(more, _ENTRY)])
+        self._ids = np.concatenate([self._ids, np.empty(more, object)])
+        self._free += range(size, size + more)
+
+    def _forget(self, gone: Ints) -> None:
+        """Give the slots of the forgotten back, unless their id has come again within the call."""
+        gone = np.unique(gone[~self._table["there"][gone]])
+        for id_ in self._ids[gone].tolist():
+            del self._slots[id_]
+        self._ids[gone] = None
+        self._free += gone.tolist()
 
     def replay_from(self, next_offset: int) -> tuple[int, float]:
         """The first record of the oldest remembered id, and the clock before it; ``next_offset`` if none."""
-        while self._oldest:
-            offset, id_ = self._oldest[0]
-            entry = self._entries.get(id_)
-            if entry is not None and entry.first_at == offset:
-                return offset, entry.clock_s
-            self._oldest.popleft()
-        return next_offset, self.clock_s
-
-    def rows(self) -> Iterator[Row]:
-        """Of the examples that wait for their label."""
-        return (e.row for e in self._entries.values() if e.row is not None)
-
-    def waiting(self) -> int:
-        """How many examples wait for their label."""
-        return sum(1 for _ in self.rows())
+        there = np.flatnonzero(self._table["there"])
+        if not len(there):
+            return next_offset, self.clock_s
+        oldest = self._table[there[self._table["first_at"][there].argmin()]]
+        return int(oldest["first_at"]), float(oldest["clock_s"])
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._slots)
+
+
+_PAIR = np.dtype(
+    [
+        ("at", np.int64),
+        ("row", np.int64),
+        ("target", np.float64),
+        ("label_time_s", np.float64),
+        ("weight", np.float64),
+    ]
+)
+
+
+@compiled
+def _push(dues: Records, n: int, at_s: float, slot: int) -> None:
+    """Add one to a heap of n."""
+    i = n
+    while i > 0 and dues[(i - 1) // 2].at_s > at_s:
+        dues[i] = dues[(i - 1) // 2]
+        i = (i - 1) // 2
+    dues[i].at_s, dues[i].slot = at_s, slot
+
+
+@compiled
+def _pop(dues: Records, n: int) -> None:
+    """Take the first off a heap of n."""
+    at_s, slot = dues[n - 1].at_s, dues[n - 1].slot
+    i, size = 0, n - 1
+    while 2 * i + 1 < size:
+        child = 2 * i + 1
+        if child + 1 < size and dues[child + 1].at_s < dues[child].at_s:
+            child += 1
+        if dues[child].at_s >= at_s:
+            break
+        dues[i] = dues[child]
+        i = child
+    dues[i].at_s, dues[i].slot = at_s, slot
+
+
+@compiled
+def _take(
+    table: Records, dues: Records, clocks_s: Times, counts: Ints, wait_s: float,
+    slots: Ints, offsets: Ints, rows: Ints, time_s: Times, label_time_s: Times, target: Times, weight: Times,
+    pairs: Records, gone: Ints, dropped: Ints,
+) -> None:  # fmt: skip
+    n, found, left, drops, expired, orphans, ignored = counts[0], 0, 0, 0, 0, 0, 0
+    clock_s = clocks_s[0]
+    for b in range(len(slots)):
+        if offsets[b] != counts[7]:
+            counts[7], clocks_s[1] = offsets[b], clock_s
+        if np.isnan(time_s[b]):
+            now_s = label_time_s[b]
+        elif np.isnan(label_time_s[b]):
+            now_s = time_s[b]
+        else:
+            now_s = max(time_s[b], label_time_s[b])
+        clock_s = max(clock_s, now_s)
+        while n > 0 and dues[0].at_s < clock_s:
+            s = dues[0].slot
+            _pop(dues, n)
+            n -= 1
+            if not table[s].there or table[s].last_s + wait_s >= clock_s:
+                continue  # forgotten before, or heard from since
+            table[s].there = False
+            gone[left] = s
+            left += 1
+            if not table[s].done:
+                if np.isnan(table[s].time_s):
+                    orphans += 1
+                else:
+                    expired += 1
+                    dropped[drops] = table[s].row
+                    drops += 1
+        s = slots[b]
+        if not table[s].there:
+            table[s].first_at, table[s].clock_s, table[s].last_s = offsets[b], clocks_s[1], -np.inf
+            table[s].time_s = table[s].label_time_s = table[s].target = table[s].weight = np.nan
+            table[s].there, table[s].done = True, False
+        if now_s > table[s].last_s:
+            table[s].last_s = now_s
+            _push(dues, n, now_s + wait_s, s)
+            n += 1
+        news = False
+        if not np.isnan(time_s[b]):
+            if np.isnan(table[s].time_s):
+                table[s].row, table[s].time_s, news = rows[b], time_s[b], True
+                if np.isnan(table[s].weight):
+                    table[s].weight = weight[b]
+            else:
+                dropped[drops] = rows[b]
+                drops += 1
+        if not np.isnan(label_time_s[b]) and np.isnan(table[s].label_time_s):
+            table[s].target, table[s].label_time_s, news = target[b], label_time_s[b], True
+            if not np.isnan(weight[b]):
+                table[s].weight = weight[b]
+        if not news:
+            ignored += 1
+            continue
+        if np.isnan(table[s].time_s) or np.isnan(table[s].label_time_s):
+            continue
+        table[s].done = True
+        if abs(table[s].label_time_s - table[s].time_s) > wait_s:
+            ignored += 1
+            dropped[drops] = table[s].row
+            drops += 1
+            continue
+        pairs[found].at, pairs[found].row = b, table[s].row
+        pairs[found].target, pairs[found].label_time_s = table[s].target, table[s].label_time_s
+        pairs[found].weight = 1.0 if np.isnan(table[s].weight) else table[s].weight
+        found += 1
+    clocks_s[0] = clock_s
+    counts[0], counts[1], counts[2], counts[3] = n, found, left, drops
+    counts[4], counts[5], counts[6] = expired, orphans, ignored

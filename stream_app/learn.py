@@ -5,27 +5,34 @@ challenger and the simulation drive the same code.
 """
 
 import logging
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
-from itertools import groupby
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from models import learners
 from models.drift import Drift, DriftWatch, InputWatch
 from models.explain import Importance
 from models.features import FeatureEncoder, Raw
+from models.hashes import HashedEncoder
 from models.learner import Floats, Ints, Learner
 from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
-from stream_app.decode import BadRecord, Decoder, Event, Record
-from stream_app.join import LabelJoin, Pair
+from models.walk import walk
+from stream_app.codecs.mixed import Codec, content_type
+from stream_app.columns import ROW_BITS, BadRow, Columns
+from stream_app.decode import Record
+from stream_app.events import ContentType
+from stream_app.join import NO_ROW, Joined, LabelJoin
 from stream_app.modellog import ClassScore, Envelope, Hyper
 from stream_app.predictions import Block, Said
 from stream_app.score import Prequential
+from stream_app.waiting import Rows, Waiting
 
 log = logging.getLogger("stream_app.learn")
 
@@ -37,23 +44,6 @@ COUNTS = (
 
 MOST_CLASSES = 20
 """Every announcement carries their counts."""
-
-
-class Rows(NamedTuple):
-    """One step's rows with features; the join holds (Rows, i) until the label comes."""
-
-    dense: Floats
-    """(B, N + R) unscaled."""
-    raw: Raw
-    own: Floats
-    """(B, K) what this model says."""
-    told: Floats
-    """(B, Q) what the learner will want to know of it when the label comes; NaN where it is lost."""
-    said: Block
-    """What counts as said: the first record in the predictions topic, else the same as ``own``."""
-
-
-RowAt = tuple[Rows, int]
 
 
 class Step(NamedTuple):
@@ -79,7 +69,7 @@ class Taken(NamedTuple):
 
     predictions: list[Block]
     """Not yet in the predictions topic."""
-    bad: list[BadRecord]
+    bad: list[BadRow]
     steps: list[Step]
     drifts: list[Drift]
     recalls: list[Recall]
@@ -91,12 +81,19 @@ class Taken(NamedTuple):
 class Partition:
     """One partition's share of the state."""
 
-    join: LabelJoin[RowAt]
+    join: LabelJoin
     next_offset: int
     recorded: dict[int, Said] = field(default_factory=dict)
-    """What the predictions topic already says of events from here on."""
+    """What the predictions topic already says of rows from here on, by position."""
+    held: list[Record] = field(default_factory=list)
+    """Read, but their step is not full."""
     count: int = 0
     xor: int = 0
+
+    @property
+    def expected(self) -> int:
+        """Offset of the next record to come."""
+        return self.held[-1].offset + 1 if self.held else self.next_offset
 
 
 class Core:
@@ -119,136 +116,183 @@ class Core:
         self.partitions: dict[int, Partition] = {}
         self.counts = dict.fromkeys(COUNTS, 0)
         self.reference: str | None = None
-        self._decoder = Decoder(spec)
+        self._codec = Codec(spec)
+        self._hashed = HashedEncoder(spec)
+        self.waiting = Waiting()
         self._last_target = float("nan")
 
     # --- taking records -------------------------------------------------------------------------------
 
-    def take(self, partition: int, records: Sequence[Record]) -> Taken:
-        """Let the records take effect, each exactly once (rule 6: only at exactly the expected offset)."""
+    def take(self, partition: int, records: Sequence[Record], *, more: bool = False) -> Taken:
+        """Let the records take effect, each exactly once (rule 6: only at exactly the expected offset).
+
+        Args:
+            partition: of the events topic.
+            records: in the order of their offsets.
+            more: further ones follow at once. The last step, if it is not full, waits for them: so the steps are the
+                same whatever the size of the fetches.
+        """
         out = Taken([], [], [], [], [])
         state = self.partitions.get(partition)
         if state is None:
             return out
-        records = [r for r in records if r.offset >= state.next_offset]
-        if not records:
-            return out
-        if records[0].offset > state.next_offset:
+        if records and records[0].offset < state.expected:
+            records = [r for r in records if r.offset >= state.expected]
+        if records and records[0].offset > state.expected:
             return out._replace(gap_at=records[0].offset)
-        for step in self._cut(records):
-            self._step(state, step, out)
+        state.held += records
+        ready = self._ready(state, more)
+        if ready:
+            columns, bad = self._codec.decode(ready)
+            out.bad.extend(bad)
+            self.counts["dead_letters"] += len(bad)
+            for step in self._cut(columns):
+                self._step(state, step, out)
+            state.next_offset = ready[-1].offset + 1
+            self._count_join(state.join)
         return out
 
-    def _cut(self, records: Sequence[Record]) -> Iterator[list[Record]]:
-        """Steps end at multiples of batch_records at the latest, and where the records in hand end."""
-        size = self.spec.learner.batch_records
-        return (list(step) for _, step in groupby(records, key=lambda r: r.offset // size))
+    def skip(self, partition: int, next_offset: int) -> Taken:
+        """Go on at a later offset: what lies between holds nothing. What was held takes effect first."""
+        out = self.take(partition, ())
+        self.partitions[partition].next_offset = next_offset
+        return out
 
-    def _step(self, state: Partition, records: Sequence[Record], out: Taken) -> None:
-        events, bad = self._decoder.decode(records)
-        rows = self._predict(state, events, out)
-        pairs = self._join(state, events, rows)
-        if pairs:
-            self._learn(state, pairs, out)
-        state.next_offset = records[-1].offset + 1
-        out.bad.extend(bad)
-        self.counts["dead_letters"] += len(bad)
+    def _ready(self, state: Partition, more: bool) -> list[Record]:
+        """The records whose steps are full, or all."""
+        size, ready = self.spec.learner.batch_records, len(state.held)
+        if more and ready and not _is_batch(state.held[-1]):
+            full = (state.expected // size) * size
+            while ready and state.held[ready - 1].offset >= full:
+                ready -= 1
+        found, state.held = state.held[:ready], state.held[ready:]
+        return found
+
+    def _cut(self, columns: Columns) -> Iterator[Columns]:
+        """Steps end at multiples of batch_records at the latest, and where the records in hand end.
+
+        A record of many rows is cut for itself, at multiples of batch_records counted within it.
+        """
+        size, offsets = self.spec.learner.batch_records, columns.offsets
+        if not len(offsets):
+            return
+        first = columns.rows == 0
+        alone = first & np.append(first[1:], True)  # a record of one row
+        of = np.where(alone, offsets // size, columns.rows // size)
+        ends = np.flatnonzero((np.diff(of) != 0) | (alone[1:] != alone[:-1]) | (~alone[1:] & (np.diff(offsets) != 0)))
+        start = 0
+        for end in [*(ends + 1).tolist(), len(offsets)]:
+            yield columns.take(slice(start, end))
+            start = end
+
+    def _count_join(self, join: LabelJoin) -> None:
         for name in ("expired", "orphans", "ignored"):
-            self.counts[name] += getattr(state.join, name)
-            setattr(state.join, name, 0)
+            self.counts[name] += getattr(join, name)
+            setattr(join, name, 0)
 
-    def _predict(self, state: Partition, events: Sequence[Event], out: Taken) -> Rows | None:
-        """Say something of every row before anything is learned from it."""
-        nochange = self._last_targets(events)
-        events = [e for e in events if e.row is not None]
-        if not events:
-            return None
-        rows, fresh = self._rows(events, [state.recorded.pop(e.offset, None) for e in events], nochange)
-        self.encoder.scaler.observe(rows.dense)
-        self._watch_inputs(rows, out)
-        self.counts["events"] += len(events)
-        if len(fresh):
-            out.predictions.append(rows.said.take(fresh))
-        return rows
+    def _step(self, state: Partition, columns: Columns, out: Taken) -> None:
+        """Say something of every row before any of the step's labels is learned by the learner."""
+        at, raw, places = self._entered(columns)
+        self.waiting.put(places, keys=raw.keys)
+        row = np.full(len(columns.ids), NO_ROW)
+        row[at] = places
+        pairs = state.join.take(columns, row)
+        nochange, prior_only = self._last_targets(columns)[at], self.encoder.prior_only
+        row[at] = np.arange(len(at))
+        rates, prior = walk(
+            self.encoder.rates,
+            row,
+            raw.keys,
+            columns.time_s[at],
+            pairs.at,
+            self.waiting.keys(pairs.rows),
+            self._tracked(pairs.target),
+            pairs.label_time_s,
+            pairs.weight,
+        )
+        if len(at):
+            positions = columns.positions[at]
+            recalled = [state.recorded.pop(p, None) for p in positions.tolist()] if state.recorded else []
+            dense = np.concatenate([raw.numeric, rates], axis=1)
+            rows = self._said(dense, raw, nochange, prior.astype(np.float32), recalled, prior_only=prior_only)
+            self.waiting.put(places, **rows._asdict())
+            self.encoder.scaler.observe(rows.dense)
+            self._watch_inputs(raw, out)
+            self.counts["events"] += len(at)
+            self._record(positions, rows, recalled, out)
+        if len(pairs.at):
+            self._learn(pairs, self.waiting.rows(pairs.rows), out)
+            self._enter(state, [columns.ids[i] for i in pairs.at.tolist()], pairs.target)
+        self.waiting.give_back(np.concatenate([pairs.rows, pairs.dropped]))
 
-    def _watch_inputs(self, rows: Rows, out: Taken) -> None:
+    def _entered(self, columns: Columns) -> tuple[NDArray[np.intp], Raw, Ints]:
+        """Which rows have features, what these are, and places for them among those that wait."""
+        at = np.flatnonzero(~np.isnan(columns.time_s))
+        raw = self._hashed.raw(columns.numeric[at], columns.hashes[at], columns.lengths[at])
+        return at, raw, self.waiting.reserve(len(at))
+
+    def _watch_inputs(self, raw: Raw, out: Taken) -> None:
         """What changes there may not trouble the model: it goes on record and releases nothing."""
         if names := self.spec.drift.inputs:
-            found = self.inputs.add(self.encoder.named(rows.raw, names))
+            found = self.inputs.add(self.encoder.named(raw, names))
             out.drifts.extend(found)
             self.counts["input_drifts"] += len(found)
 
-    def _last_targets(self, events: Sequence[Event]) -> list[float]:
-        """For each row, the last label that had arrived before it; NaN before the first."""
-        found = []
-        for event in events:
-            if event.row is not None:
-                found.append(self._last_target)
-            if event.target is not None:
-                self._last_target = event.target
-        return found
+    def _last_targets(self, columns: Columns) -> Floats:
+        """For each row (B,), the last label that had arrived before it; NaN before the first."""
+        targets = np.concatenate([[self._last_target], columns.target])
+        labelled = np.where(np.isnan(targets), 0, np.arange(len(targets)))
+        last: Floats = targets[np.maximum.accumulate(labelled)].astype(np.float32)
+        self._last_target = float(last[-1])
+        return last[:-1]
 
-    def _rows(
-        self, events: Sequence[Event], recalled: Sequence[Said | None], nochange: Sequence[float]
-    ) -> tuple[Rows, NDArray[np.intp]]:
-        """What is known and said of each row, and which of them were said now for the first time."""
-        raw = self.encoder.raw([e.row for e in events if e.row is not None])
-        dense = self.encoder.dense(raw, np.array([e.time_s for e in events], dtype=np.float64))
-        fresh = _overwrite(dense, recalled)
+    def _said(
+        self,
+        dense: Floats,
+        raw: Raw,
+        nochange: Floats,
+        prior: Floats,
+        recalled: Sequence[Said | None],
+        *,
+        prior_only: bool,
+    ) -> Rows:
+        """What is said of rows, now or, where it is recalled, the first time."""
+        for i, first in enumerate(recalled):
+            if first is not None and len(first.rates):
+                dense[i, -len(first.rates) :] = first.rates
         own, told = self.learner.ask(self.encoder.standardise(dense), raw.categories)
-        prior = self.encoder.priors(len(own))
-        said_now = prior if self.encoder.prior_only else own
-        offsets = np.array([e.offset for e in events], dtype=np.int64)
-        rates = dense[:, len(self.encoder.numeric_names) :]
-        said = Block(offsets, rates, said_now.copy(), np.array(nochange, dtype=np.float32), prior)
-        _recount(said, recalled)
-        return Rows(dense, raw, own, told, said), fresh
+        said = (prior if prior_only else own).copy()
+        for i, first in enumerate(recalled):
+            if first is not None:
+                said[i], nochange[i], prior[i] = first.scores, first.nochange, first.prior
+        return Rows(dense, raw.categories, raw.keys, own, told, said, nochange, prior)
 
-    def _join(self, state: Partition, events: Sequence[Event], rows: Rows | None) -> list[Pair[RowAt]]:
-        pairs, i = [], 0
-        for event in events:
-            row = None
-            if event.row is not None:
-                assert rows is not None
-                row, i = (rows, i), i + 1
-            pair = state.join.take(event, row)
-            if pair is not None:
-                pairs.append(pair)
-        return pairs
+    def _record(self, positions: Ints, rows: Rows, recalled: Sequence[Said | None], out: Taken) -> None:
+        """What was said now for the first time is for the predictions topic."""
+        rates = rows.dense[:, len(self.encoder.numeric_names) :]
+        block = Block(positions, rates, rows.said, rows.nochange, rows.prior)
+        if recalled:
+            block = block.take(np.array([i for i, first in enumerate(recalled) if first is None], np.intp))
+        if len(block.positions):
+            out.predictions.append(block)
 
     # --- learning ---------------------------------------------------------------------------------------
 
-    def _learn(self, state: Partition, pairs: Sequence[Pair[RowAt]], out: Taken) -> None:
-        target = np.array([p.target for p in pairs], dtype=np.float32)
-        dense = np.stack([rows.dense[i] for rows, i in (p.row for p in pairs)])
-        categories = np.stack([rows.raw.categories[i] for rows, i in (p.row for p in pairs)])
-        keys = np.stack([rows.raw.keys[i] for rows, i in (p.row for p in pairs)])
-        own = np.stack([rows.own[i] for rows, i in (p.row for p in pairs)])
-        weights = _weights(pairs)
-        said = self._score(pairs, target, weights)
-        self._watch(said, target, out)
-        self.importance.take(self._scores_of, dense, categories, target)
-        x = self.encoder.standardise(dense)
-        self._recall(x, categories, target, out)
-        told = np.stack([rows.told[i] for rows, i in (p.row for p in pairs)])
+    def _learn(self, pairs: Joined, rows: Rows, out: Taken) -> None:
+        target = pairs.target.astype(np.float32)
+        weights = None if (pairs.weight == 1.0).all() else pairs.weight.astype(np.float32)
+        self.score.add(rows.said, target, rows.nochange, rows.prior, weights)
+        self._watch(rows.said, target, out)
+        self.importance.take(self._scores_of, rows.dense, rows.categories, target)
+        x = self.encoder.standardise(rows.dense)
+        self._recall(x, rows.categories, target, out)
         skipped = self.learner.skipped_steps
-        self.learner.learn(x, categories, target, weights, told)
+        self.learner.learn(x, rows.categories, target, weights, rows.told)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
-        label_times_s = np.array([p.label_time_s for p in pairs])
-        self.encoder.rates.learn(keys, self._tracked(target), label_times_s, weights)
-        self._enter(state, pairs)
-        out.steps.append(Step(x, dense, categories, target, own, said, weights, told))
+        out.steps.append(Step(x, rows.dense, rows.categories, target, rows.own, rows.said, weights, rows.told))
 
     def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
         return self.learner.predict(self.encoder.standardise(dense), categories)
-
-    def _score(self, pairs: Sequence[Pair[RowAt]], target: Floats, weights: Floats | None) -> Floats:
-        """Each label against what was said when its features came."""
-        blocks = [(rows.said, i) for rows, i in (p.row for p in pairs)]
-        said = np.stack([b.scores[i] for b, i in blocks])
-        nochange = np.array([b.nochange[i] for b, i in blocks], dtype=np.float32)
-        self.score.add(said, target, nochange, np.stack([b.prior[i] for b, i in blocks]), weights)
-        return said
 
     def _watch(self, said: Floats, target: Floats, out: Taken) -> None:
         drift = self.drift.add(_errors(self.spec.task, said, target, self.score.unit()))
@@ -279,26 +323,26 @@ class Core:
         self.reference = f"recalled-at-{self.counts['learned']}"
         self.drift = DriftWatch(self.spec.drift.delta)  # the errors before it were another model's
 
-    def _tracked(self, target: Floats) -> NDArray[np.float64]:
+    def _tracked(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
         if self.spec.task == "multiclass":
             return np.eye(self.spec.outputs)[target.astype(np.intp)]
-        return target.astype(np.float64)[:, None]
+        return target[:, None]
 
-    def _enter(self, state: Partition, pairs: Iterable[Pair[RowAt]]) -> None:
+    def _enter(self, state: Partition, ids: Sequence[str], target: NDArray[np.float64]) -> None:
         """Enter each learned pair into the ledger."""
-        for pair in pairs:
-            digest = blake2b(f"{pair.id}\x1f{pair.target!r}".encode(), digest_size=8).digest()
-            state.xor ^= int.from_bytes(digest, "big")
-            state.count += 1
-            self.counts["learned"] += 1
+        state.xor ^= ledger_hash(ids, target)
+        state.count += len(ids)
+        self.counts["learned"] += len(ids)
 
     def adopt(self, learner: Learner) -> None:
         """Go on with another learner; what waits for labels is its to answer, too, as far as ``own`` counts."""
         self.learner = learner
-        waiting = {id(rows): rows for state in self.partitions.values() for rows, _ in state.join.rows()}
-        for rows in waiting.values():
-            rows.own[:] = learner.predict(self.encoder.standardise(rows.dense), rows.raw.categories)
-            rows.told[:] = np.nan  # by now it knows more than when they came
+        places = self.waiting.places()
+        if len(places):
+            rows = self.waiting.rows(places)
+            own = learner.predict(self.encoder.standardise(rows.dense), rows.categories)
+            told = np.full_like(rows.told, np.nan)  # by now it knows more than when they came
+            self.waiting.put(places, own=own, told=told)
 
     # --- at rest ----------------------------------------------------------------------------------------
 
@@ -309,12 +353,12 @@ class Core:
 
     def stand(self, envelope: Envelope) -> None:
         """Stand where a version stands, having learned nothing of it; what it remembers comes by ``rebuild``."""
-        self.partitions = {}
+        self.partitions, self.waiting = {}, Waiting()
         for p, next_offset in envelope.offsets.items():
             _, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
             count, xor = envelope.ledger.get(p, (0, 0))
-            join: LabelJoin[RowAt] = LabelJoin(self.spec.label.wait_s, clock_s)
-            self.partitions[p] = Partition(join, next_offset, {}, count, xor)
+            join = LabelJoin(self.spec.label.wait_s, clock_s)
+            self.partitions[p] = Partition(join, next_offset, count=count, xor=xor)
 
     def state(self) -> Arrays:
         """All learned state as arrays, copied; what waits for labels is in the events topic already."""
@@ -359,24 +403,30 @@ class Core:
             recorded: what the predictions topic says, from ``predictions_from`` to its end.
         """
         state = self.partitions[partition]
-        for step in (step for records in batches for step in self._cut(records)):
-            events, _ = self._decoder.decode(step)
-            self._join(state, events, self._remember(recorded, [e for e in events if e.row is not None]))
+        for records in batches:
+            columns, _ = self._codec.decode(records)
+            for step in self._cut(columns):
+                self._remember(state, step, recorded)
         state.join.expired = state.join.orphans = state.join.ignored = 0
-        state.recorded = {o: said for o, said in recorded.items() if o >= state.next_offset}
+        state.recorded = {p: said for p, said in recorded.items() if p >= state.next_offset << ROW_BITS}
 
-    def _remember(self, recorded: dict[int, Said], events: Sequence[Event]) -> Rows | None:
-        if not events:
-            return None
-        recalled = [recorded.get(e.offset) for e in events]
-        rows, lost = self._rows(events, recalled, [float("nan")] * len(events))
-        rows.told[:] = np.nan
-        self.counts["lost_predictions"] += len(lost)
-        return rows
+    def _remember(self, state: Partition, columns: Columns, recorded: dict[int, Said]) -> None:
+        at, raw, places = self._entered(columns)
+        row = np.full(len(columns.ids), NO_ROW)
+        row[at] = places
+        if len(at):
+            recalled = [recorded.get(p) for p in columns.positions[at].tolist()]
+            dense, prior = self.encoder.dense(raw, columns.time_s[at]), self.encoder.priors(len(at))
+            nochange = np.full(len(at), np.nan, np.float32)
+            rows = self._said(dense, raw, nochange, prior, recalled, prior_only=self.encoder.prior_only)
+            rows.told[:] = np.nan
+            self.waiting.put(places, **rows._asdict())
+            self.counts["lost_predictions"] += recalled.count(None)
+        pairs = state.join.take(columns, row)
+        self.waiting.give_back(np.concatenate([pairs.rows, pairs.dropped]))
 
     def metrics(self) -> dict[str, float]:
-        waiting = sum(p.join.waiting() for p in self.partitions.values())
-        return self.score.metrics() | self.counts | {"waiting": waiting}
+        return self.score.metrics() | self.counts | {"waiting": len(self.waiting)}
 
     def classes(self) -> tuple[ClassScore, ...]:
         """The MOST_CLASSES with the most labels, the most first; none for regression."""
@@ -387,25 +437,44 @@ class Core:
         return Hyper(learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events)
 
 
-def _overwrite(dense: Floats, recalled: Sequence[Said | None]) -> NDArray[np.intp]:
-    """Put recorded rates in place of fresh ones; returns the rows that had none."""
-    fresh = [i for i, said in enumerate(recalled) if said is None]
-    for i, said in enumerate(recalled):
-        if said is not None and len(said.rates):
-            dense[i, -len(said.rates) :] = said.rates
-    return np.array(fresh, dtype=np.intp)
+def _is_batch(record: Record) -> bool:
+    return content_type(getattr(record, "headers", ())) == ContentType.BATCH
 
 
-def _recount(said: Block, recalled: Sequence[Said | None]) -> None:
-    """What was said first is what counts."""
-    for i, first in enumerate(recalled):
-        if first is not None:
-            said.scores[i], said.nochange[i], said.prior[i] = first.scores, first.nochange, first.prior
+def warm(spec: ModelSpec) -> None:
+    """Have all that a core runs compiled: a fresh installation takes up to a minute, later processes a moment.
+
+    Raises:
+        SpecError: no learner takes the spec.
+    """
+    learners.warm(spec)
+    core = Core(spec, learners.make(spec))
+    core.start({0: 0})
+    label = spec.label.classes[0] if spec.label.classes else 0.0
+    features = msgspec.json.encode({"id": "e", "time": 0.0, "features": {}})
+    labelled = msgspec.json.encode({"id": "e", "label": label, "label_time": 0.0})
+    core.take(0, [_Record(0, -1, features), _Record(1, -1, labelled)])
 
 
-def _weights(pairs: Sequence[Pair[RowAt]]) -> Floats | None:
-    weights = [p.weight for p in pairs]
-    return None if weights.count(1.0) == len(weights) else np.array(weights, dtype=np.float32)
+class _Record(NamedTuple):
+    offset: int
+    timestamp: int
+    value: bytes
+
+
+def ledger_hash(ids: Sequence[str], target: NDArray[np.float64]) -> int:
+    """XOR of one 64-bit hash per pair of id and target (P,)."""
+    crc = np.fromiter((zlib.crc32(i.encode()) for i in ids), np.uint64, len(ids))
+    mixed = _mixed(crc ^ _mixed(target.astype(np.float64).view(np.uint64)))
+    return int(np.bitwise_xor.reduce(mixed)) if len(ids) else 0
+
+
+def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Each 64-bit word made into another, all bits of it depending on all (splitmix64's finaliser)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
 
 
 def _errors(task: str, said: Floats, target: Floats, unit: float) -> list[float]:

@@ -1,6 +1,6 @@
 """What was said of each event: predict -> [predictions topic] -> audit, and recovery of what waits for a label.
 
-One record per micro-batch, columnar. For any (partition, offset) the first record counts: a replay after a
+One record per micro-batch, columnar. For any (partition, offset, row) the first record counts: a replay after a
 crash finds what was said before it, and is scored on that.
 
     B rows   R rate columns   K scores
@@ -13,6 +13,8 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from stream_app.columns import MOST_ROWS, ROW_BITS
 
 Floats = NDArray[np.float32]
 
@@ -33,20 +35,21 @@ class Said(NamedTuple):
 
 
 class Block(NamedTuple):
-    """The same of B events of one partition, in offset order."""
+    """The same of B rows of one partition, in their order."""
 
-    offsets: NDArray[np.int64]
+    positions: NDArray[np.int64]
+    """(B,) as in ``stream_app.columns``: offset and row within the record."""
     rates: Floats
     scores: Floats
     nochange: Floats
     prior: Floats
 
     def rows(self) -> Iterable[tuple[int, Said]]:
-        for i, offset in enumerate(self.offsets.tolist()):
-            yield offset, Said(self.rates[i], self.scores[i], float(self.nochange[i]), self.prior[i])
+        for i, position in enumerate(self.positions.tolist()):
+            yield position, Said(self.rates[i], self.scores[i], float(self.nochange[i]), self.prior[i])
 
     def take(self, rows: slice | NDArray[np.intp]) -> "Block":
-        return Block(self.offsets[rows], self.rates[rows], self.scores[rows], self.nochange[rows], self.prior[rows])
+        return Block(self.positions[rows], self.rates[rows], self.scores[rows], self.nochange[rows], self.prior[rows])
 
 
 class _Wire(msgspec.Struct, frozen=True, array_like=True):
@@ -56,6 +59,8 @@ class _Wire(msgspec.Struct, frozen=True, array_like=True):
     scores: bytes
     nochange: bytes
     prior: bytes
+    rows: bytes = b""
+    """Empty where all are the first of their record."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -72,16 +77,29 @@ def encode_blocks(blocks: Sequence[Block], version: str) -> list[bytes]:
     if not blocks:
         return []
     whole = Block(
-        np.concatenate([b.offsets for b in blocks]),
+        np.concatenate([b.positions for b in blocks]),
         np.concatenate([b.rates for b in blocks]),
         np.concatenate([b.scores for b in blocks]),
         np.concatenate([b.nochange for b in blocks]),
         np.concatenate([b.prior for b in blocks]),
     )
-    row_bytes = 8 + 4 * (whole.rates.shape[1] + 2 * whole.scores.shape[1] + 1)
+    row_bytes = 12 + 4 * (whole.rates.shape[1] + 2 * whole.scores.shape[1] + 1)
     step = max(1, LARGEST_RECORD_BYTES // row_bytes)
-    parts = (whole.take(slice(i, i + step)) for i in range(0, len(whole.offsets), step))
-    return [_encode(_Wire(version, *(c.tobytes() for c in part))) for part in parts]
+    parts = (whole.take(slice(i, i + step)) for i in range(0, len(whole.positions), step))
+    return [_encode(_wire(part, version)) for part in parts]
+
+
+def _wire(block: Block, version: str) -> _Wire:
+    rows = (block.positions & (MOST_ROWS - 1)).astype(np.int32)
+    return _Wire(
+        version=version,
+        offsets=(block.positions >> ROW_BITS).tobytes(),
+        rates=block.rates.tobytes(),
+        scores=block.scores.tobytes(),
+        nochange=block.nochange.tobytes(),
+        prior=block.prior.tobytes(),
+        rows=rows.tobytes() if rows.any() else b"",
+    )
 
 
 def decode_block(value: bytes) -> tuple[Block, str]:
@@ -98,8 +116,11 @@ def decode_block(value: bytes) -> tuple[Block, str]:
     rates, scores, nochange, prior = (
         np.frombuffer(c, dtype=np.float32) for c in (wire.rates, wire.scores, wire.nochange, wire.prior)
     )
-    shape = (b, -1)
-    return Block(offsets, rates.reshape(shape), scores.reshape(shape), nochange, prior.reshape(shape)), wire.version
+    rows = np.frombuffer(wire.rows, dtype=np.int32) if wire.rows else np.zeros(b, np.int32)
+    if len(rows) != b:
+        raise ValueError(f"a predictions record of {b} offsets and {len(rows)} rows")
+    positions, shape = (offsets << ROW_BITS) | rows, (b, -1)
+    return Block(positions, rates.reshape(shape), scores.reshape(shape), nochange, prior.reshape(shape)), wire.version
 
 
 class Trail:

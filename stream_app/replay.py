@@ -8,13 +8,15 @@ import kafka
 import numpy as np
 
 from models.features import FeatureEncoder
+from models.hashes import HashedEncoder
 from models.measure import Examples
 from models.spec import ModelSpec
 from stream_app import kafka_clients
-from stream_app.decode import Decoder, Event
+from stream_app.codecs.mixed import Codec
+from stream_app.columns import ROW_BITS, split
 from stream_app.errors import BrokerError
 from stream_app.events import Topics
-from stream_app.join import LabelJoin
+from stream_app.join import NO_ROW, LabelJoin
 from stream_app.learn import Core
 from stream_app.modellog import Envelope
 from stream_app.predictions import Said, Trail, decode_block
@@ -92,7 +94,7 @@ class Reader:
                 continue
             for offset, said in block.rows():
                 recorded.setdefault(offset, said)
-            trail.add(record.offset, int(block.offsets[-1]))
+            trail.add(record.offset, split(int(block.positions[-1]))[0])
         trail.next_offset = end
         return recorded, trail
 
@@ -125,7 +127,7 @@ def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: E
         while True:
             start = max(0, end - back)
             recorded, _ = reader.said(topics.predictions, p, start)
-            first = min(recorded, default=next_offset)
+            first = split(min(recorded, default=next_offset << ROW_BITS))[0]
             records = reader.range(topics.events, p, first, next_offset) if first < next_offset else []
             examples = _joined(spec, records, recorded)
             if len(examples.target) >= share or start == 0 or back >= FARTHEST_BACK:
@@ -137,13 +139,14 @@ def recent_examples(spec: ModelSpec, reader: Reader, topics: Topics, envelope: E
 
 
 def _joined(spec: ModelSpec, records: list[Any], recorded: dict[int, Said]) -> Examples:
-    encoder, join = FeatureEncoder(spec), LabelJoin[Event](spec.label.wait_s)
-    events, _ = Decoder(spec).decode(records)
-    pairs = [p for e in events if (p := join.take(e, e if e.row is not None else None))]
-    pairs = [p for p in pairs if p.row.offset in recorded]
-    raw = encoder.raw([p.row.row for p in pairs if p.row.row is not None])
-    rates = [recorded[p.row.offset].rates for p in pairs]
-    rate_columns = np.stack(rates) if rates else np.zeros((0, encoder.rates.columns), np.float32)
-    target = np.array([p.target for p in pairs], dtype=np.float32)
-    weights = np.array([p.weight for p in pairs], dtype=np.float32)
+    columns, _ = Codec(spec).decode(records)
+    numbered = np.where(np.isnan(columns.time_s), NO_ROW, np.arange(len(columns.ids)))
+    pairs = LabelJoin(spec.label.wait_s).take(columns, numbered)
+    positions = columns.positions[pairs.rows].tolist()
+    known = np.array([p in recorded for p in positions], np.bool_)
+    rows = pairs.rows[known]
+    raw = HashedEncoder(spec).raw(columns.numeric[rows], columns.hashes[rows], columns.lengths[rows])
+    rates = [recorded[p].rates for p in positions if p in recorded]
+    rate_columns = np.stack(rates) if rates else np.zeros((0, FeatureEncoder(spec).rates.columns), np.float32)
+    target, weights = (c[known].astype(np.float32) for c in (pairs.target, pairs.weight))
     return Examples(np.concatenate([raw.numeric, rate_columns], axis=1), raw.categories, target, weights)

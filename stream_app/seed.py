@@ -35,14 +35,22 @@ CHOICE = (
 )
 
 
+class Written(NamedTuple):
+    """What a dead letter is about."""
+
+    partition: int
+    offset: int
+    row: int | None
+
+
 class Seeded(NamedTuple):
     """A core that stands at the head."""
 
     core: Core
     head: Envelope
     trails: dict[int, Trail]
-    letters: set[tuple[int, int]]
-    """(partition, offset) of dead letters already written."""
+    letters: set[Written]
+    """Dead letters already written."""
 
 
 class Seeder:
@@ -373,13 +381,15 @@ class Seeder:
         """The broker's id of the events topic."""
         return self._ids[self._topics.events]
 
-    def _written_letters(self, head: Envelope) -> set[tuple[int, int]]:
+    def _written_letters(self, head: Envelope) -> set[Written]:
         """Those about records that ``head`` has not seen: only these may be met again."""
         topic = self._topics.dead_letters
         found = set()
         for batch in self._reader.read(topic, 0, self._reader.begin(topic, 0), self._reader.end(topic, 0)):
             letters = (d for r in batch if (d := _letter(r.value)) and d.topic_id == self.events_id)
-            found |= {(d.partition, d.offset) for d in letters if d.offset >= head.offsets.get(d.partition, 0)}
+            found |= {
+                Written(d.partition, d.offset, d.row) for d in letters if d.offset >= head.offsets.get(d.partition, 0)
+            }
         return found
 
 

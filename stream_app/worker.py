@@ -1,7 +1,8 @@
 """One worker: chunks of records -> core -> predictions, dead letters, versions. Asynchronous edge of the core.
 
-Everything that blocks (models topic, registry, reading back) runs in one thread of its own, so learning
-never waits for it. Three facts keep every event effective exactly once:
+The core learns in a thread of its own, so the event loop fetches meanwhile; everything that blocks (models topic,
+registry, reading back) runs in another, so learning never waits for it. Three facts keep every event effective
+exactly once:
 
     what the core learned lives in memory until a version that holds it is durable *and* read back as the head;
     a rival head, or a stranger's prediction between ours, means: forget it and seed again from the head;
@@ -21,7 +22,7 @@ import aiokafka
 import msgspec
 
 from stream_app import failpoints, seed, versions
-from stream_app.decode import BadRecord
+from stream_app.columns import BadRow, split
 from stream_app.errors import BrokerError, StuckError, TopicError
 from stream_app.events import DeadLetter, Decision, Topics
 from stream_app.learn import Core, Taken
@@ -34,6 +35,8 @@ T = TypeVar("T")
 CHECK_IDS_S = 10.0
 PUBLISH_S = 120.0
 """Every step of publishing has a limit of its own, but for a registry that hangs."""
+LINGER_S = 0.005
+"""How long a step that is not full waits for more records."""
 KEEP_LETTER_BYTES = 65_536
 KEEP_REASON_CHARACTERS = 1_000
 """A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
@@ -70,6 +73,7 @@ class Worker:
         self._seeder, self._spec, self._consumer = seeder, seeder.spec, consumer
         self._topics = Topics.of(self._spec.name)
         self._io = ThreadPoolExecutor(1, thread_name_prefix="worker-io")
+        self._learning = ThreadPoolExecutor(1, thread_name_prefix="worker-core")
         self._lock = asyncio.Lock()
         self._bootstrap_servers = bootstrap_servers
         self._producer: Any = None
@@ -77,7 +81,7 @@ class Worker:
         self._head: Envelope | None = None
         self._mine: set[int] = set()
         self._trails: dict[int, Trail] = {}
-        self._letters: set[tuple[int, int]] = set()
+        self._letters: set[seed.Written] = set()
         self._sent: list[_Sent] = []
         self._letter_acks: list[asyncio.Future[Any]] = []
         self._publishing: asyncio.Task[None] | None = None
@@ -89,6 +93,8 @@ class Worker:
         self._moved_s = time.monotonic()
         self._stuck_s = stuck_s
         self._closing = False
+        self._held = asyncio.Event()
+        self._took = 0
 
     async def start(self) -> None:
         # Not idempotent (the embedded broker refuses aiokafka's request for an id). A retry may write a record
@@ -113,6 +119,7 @@ class Worker:
             await self._producer.stop()
         await self._call(self._seeder.close)
         self._io.shutdown(wait=False)
+        self._learning.shutdown(wait=False)
 
     # --- where to read --------------------------------------------------------------------------------
 
@@ -128,6 +135,8 @@ class Worker:
             if self._core is None or gained:
                 await self._seed()
             assert self._core is not None
+            for state in self._core.partitions.values():
+                state.held.clear()
             return {p: s.next_offset for p, s in self._core.partitions.items() if p in partitions}
 
     async def _seed(self) -> None:
@@ -157,17 +166,17 @@ class Worker:
 
     # --- what comes in --------------------------------------------------------------------------------
 
-    async def take(self, partition: int, records: Sequence[Any]) -> None:
-        """Let a chunk of records take effect."""
+    async def take(self, partition: int, records: Sequence[Any], *, more: bool = False) -> None:
+        """Let a chunk of records take effect; with ``more``, a step that is not full waits for them or ``linger``."""
         async with self._lock:
             if self._core is None or self._closing:
                 return
             failpoints.reach("take")
             state = self._core.partitions.get(partition)
-            if state is not None and records[-1].offset < state.next_offset:
+            if state is not None and records[-1].offset < state.expected:
                 await self._mind_ids()  # left over from before a seek, or was the topic created anew?
                 return
-            taken: Taken | None = self._core.take(partition, records)
+            taken: Taken | None = await self._learn(partial(self._core.take, partition, records, more=more))
             assert taken is not None
             if taken.gap_at is not None:
                 taken = await self._gap(self._core, partition, records, taken.gap_at)
@@ -175,6 +184,25 @@ class Worker:
                 self._moved_s = time.monotonic()
                 failpoints.reach("taken")
                 await self._carry_away(partition, taken)
+            self._took += 1
+            if state is not None and state.held:
+                self._held.set()
+
+    async def linger(self) -> None:
+        """Run for ever: when no chunk has come for LINGER_S, what was held back takes effect."""
+        while True:
+            await self._held.wait()
+            took = self._took
+            await asyncio.sleep(LINGER_S)
+            if took == self._took and not self._lock.locked():
+                await self._flush()
+
+    async def _flush(self) -> None:
+        async with self._lock:
+            self._held.clear()
+            for partition, state in [] if self._core is None else list(self._core.partitions.items()):
+                if self._core is not None and state.held:
+                    await self._carry_away(partition, await self._learn(partial(self._core.take, partition, ())))
 
     async def _mind_ids(self) -> None:
         """Now and then: are the topics still those that the offsets are counted in?"""
@@ -190,7 +218,7 @@ class Worker:
 
     async def _gap(self, core: Core, partition: int, records: Sequence[Any], gap_at: int) -> Taken | None:
         """Records came from beyond the expected offset: left over from before a seek, or is the log so?"""
-        expected = core.partitions[partition].next_offset
+        expected = core.partitions[partition].expected
         begin, first = await self._call(self._seeder.look, partition, expected)
         if begin > expected:
             raise self._seeder.refusal(
@@ -202,14 +230,15 @@ class Worker:
         if first != gap_at:
             await self._consumer.seek({partition: expected})
             return None
-        core.partitions[partition].next_offset = gap_at  # compaction or transaction markers
-        return core.take(partition, records)
+        # Compaction or transaction markers. What was held takes effect first.
+        await self._carry_away(partition, await self._learn(partial(core.skip, partition, gap_at)))
+        return await self._learn(partial(core.take, partition, records))
 
     async def _carry_away(self, partition: int, taken: Taken) -> None:
         assert self._head is not None
         for value in encode_blocks(taken.predictions, self._head.id):
             ack = await self._producer.send(self._topics.predictions, value, partition=partition)
-            last_event = int(taken.predictions[-1].offsets[-1])
+            last_event, _ = split(int(taken.predictions[-1].positions[-1]))
             self._sent.append(_Sent(partition, last_event, ack))
         failpoints.reach("said")
         for bad in taken.bad:
@@ -219,27 +248,25 @@ class Worker:
         for recall in taken.recalls:
             await self._decide("recalled", recall.evidence())
 
-    async def _send_letter(self, partition: int, bad: BadRecord) -> None:
+    async def _send_letter(self, partition: int, bad: BadRow) -> None:
         topic, reason, value = self._topics.events, bad.reason[:KEEP_REASON_CHARACTERS], bad.value[:KEEP_LETTER_BYTES]
-        log.warning("dead letter: %s/%d@%d: %s", topic, partition, bad.offset, reason)
-        if (partition, bad.offset) in self._letters:
+        written = seed.Written(partition, bad.offset, bad.row)
+        place = "/".join(str(part) for part in (topic, *written) if part is not None)
+        log.warning("dead letter: %s: %s", place, reason)
+        if written in self._letters:
             return
         letter = DeadLetter(
             topic=topic,
             topic_id=self._seeder.events_id,
             partition=partition,
             offset=bad.offset,
+            row=bad.row,
             reason=reason,
             value=value,
         )
-        self._letter_acks.append(
-            await self._producer.send(
-                self._topics.dead_letters,
-                msgspec.json.encode(letter),
-                key=f"{topic}/{partition}/{bad.offset}".encode(),
-            )
-        )
-        self._letters.add((partition, bad.offset))
+        sent = self._producer.send(self._topics.dead_letters, msgspec.json.encode(letter), key=place.encode())
+        self._letter_acks.append(await sent)
+        self._letters.add(written)
 
     async def _decide(self, kind: str, evidence: dict[str, Any]) -> None:
         number = self._head.number if self._head else 0
@@ -282,7 +309,7 @@ class Worker:
             core, head, trails = self._core, self._head, self._trails
             if core is None:  # a rebalance took the partitions away
                 return
-            taken = versions.snapshot(core)
+            taken = await self._learn(partial(versions.snapshot, core))
             sent, letters = list(self._sent), list(self._letter_acks)
         assert head is not None
         await self._mind_ids()
@@ -302,7 +329,7 @@ class Worker:
             self._head, self._published = now, taken.offsets
             del self._sent[: len(sent)]
             del self._letter_acks[: len(letters)]
-            self._letters = {(p, offset) for p, offset in self._letters if offset >= taken.offsets[p]}
+            self._letters = {w for w in self._letters if w.offset >= taken.offsets[w.partition]}
         failpoints.reach("commit")
         self._commit(taken.offsets)
 
@@ -334,6 +361,10 @@ class Worker:
         if lag:
             raise StuckError(f"{lag} records wait at {positions}, and none has come for {self._stuck_s:g} s")
         self._moved_s = time.monotonic()
+
+    async def _learn(self, work: Callable[[], T]) -> T:
+        """Whatever touches the core, in its thread; the lock is held meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._learning, work)
 
     async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))

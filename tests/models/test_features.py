@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import models.features
+from models import walk
 from models.features import CACHED_CHARACTERS, CACHED_CODES, LARGEST, FeatureEncoder, FeatureError
 from models.shapes import dense_columns
 from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Rates
@@ -54,7 +55,7 @@ def learned(seed: int, rows: int = 50) -> FeatureEncoder:
     raw = encoder.raw([(float(rng.normal()), None, "UA", int(rng.integers(9))) for _ in range(rows)])
     times_s = np.sort(rng.uniform(0, 3600, rows))
     encoder.scaler.observe(encoder.dense(raw, times_s))
-    encoder.rates.learn(raw.keys, rng.integers(0, 2, (rows, 1)).astype(np.float64), times_s)
+    walk.learn(encoder.rates, raw.keys, rng.integers(0, 2, (rows, 1)).astype(np.float64), times_s)
     return encoder
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models import walk
 from models.rates import PSEUDO, RecentRates
 
 HALF_LIVES_S = (60.0, 3600.0)
@@ -82,7 +83,7 @@ def test_rates_are_those_of_the_slow_dictionary(given_: tuple[int, int, int], ch
     fast, slow = rates_of(tracked=tracked), SlowRates(tracked, 0.5)
     for a in range(0, n, chunk):
         part = slice(a, a + chunk)
-        fast.learn(keys[part], targets[part], times_s[part])
+        walk.learn(fast, keys[part], targets[part], times_s[part])
         for row, target, time_s in zip(keys[part], targets[part], times_s[part], strict=True):
             slow.learn(row.tolist(), target, float(time_s))
         asked, asked_s = keys_of([0, 1], [3, 3]), 1.3e9 + rng.uniform(0, 9000, 2)
@@ -96,10 +97,10 @@ def test_chunks_make_no_difference(given_: tuple[int, int, int], chunk: int) -> 
     seed, n, tracked = given_
     keys, targets, times_s = random_labels(np.random.default_rng(seed), n, tracked)
     whole, chunked = rates_of(tracked=tracked), rates_of(tracked=tracked)
-    whole.learn(keys, targets, times_s)
+    walk.learn(whole, keys, targets, times_s)
     for a in range(0, n, chunk):
         part = slice(a, a + chunk)
-        chunked.learn(keys[part], targets[part], times_s[part])
+        walk.learn(chunked, keys[part], targets[part], times_s[part])
     now_s = np.full(max(n, 1), 1.3e9 + 8000)
     asked = keys if n else keys_of([0, 0])
     np.testing.assert_allclose(whole.read(asked, now_s), chunked.read(asked, now_s), rtol=1e-5, atol=1e-6)
@@ -114,7 +115,7 @@ def test_before_any_label_the_rate_is_the_blank(blank: float) -> None:
 
 def test_half_of_the_evidence_is_gone_after_a_half_life() -> None:
     rates = rates_of(combinations=1)
-    rates.learn(keys_of([1]), np.ones((1, 1)), np.array([0.0]))
+    walk.learn(rates, keys_of([1]), np.ones((1, 1)), np.array([0.0]))
     prior = 1.5 / 2
     overall = (0.5 + PSEUDO * prior) / (0.5 + PSEUDO)
     found = rates.read(keys_of([1]), np.array([60.0]))[0, 0]
@@ -123,28 +124,28 @@ def test_half_of_the_evidence_is_gone_after_a_half_life() -> None:
 
 def test_long_after_the_last_label_only_the_prior_is_left() -> None:
     rates = rates_of(combinations=1)
-    rates.learn(keys_of([1], [2]), np.array([[1.0], [0.0]]), np.zeros(2))
+    walk.learn(rates, keys_of([1], [2]), np.array([[1.0], [0.0]]), np.zeros(2))
     found = rates.read(keys_of([1], [2]), np.full(2, 1e9))
     np.testing.assert_allclose(found, 0.5)
 
 
 def test_a_label_moves_its_own_key_more_than_another() -> None:
     rates = rates_of(combinations=1)
-    rates.learn(keys_of([1]), np.ones((1, 1)), np.zeros(1))
+    walk.learn(rates, keys_of([1]), np.ones((1, 1)), np.zeros(1))
     own, other = rates.read(keys_of([1], [2]), np.zeros(2))
     assert (own > other).all()
 
 
 def test_time_running_backwards_never_adds_weight() -> None:
     rates = rates_of(combinations=1)
-    rates.learn(keys_of([1]), np.ones((1, 1)), np.array([1e6]))
+    walk.learn(rates, keys_of([1]), np.ones((1, 1)), np.array([1e6]))
     at, before = (rates.read(keys_of([1]), np.array([t])) for t in (1e6, 0.0))
     np.testing.assert_array_equal(at, before)
 
 
 def test_reading_changes_nothing() -> None:
     rates = rates_of()
-    rates.learn(*random_labels(np.random.default_rng(0), 20, 1))
+    walk.learn(rates, *random_labels(np.random.default_rng(0), 20, 1))
     before = rates.state()
     rates.read(keys_of([0, 1]), np.array([2e9]))
     after = rates.state()
@@ -158,11 +159,11 @@ def test_load_gives_back_what_was_saved(given_: tuple[int, int, int]) -> None:
     rng = np.random.default_rng(seed)
     first, more = random_labels(rng, n, tracked), random_labels(rng, 10, tracked)
     saved, loaded = rates_of(tracked=tracked), rates_of(tracked=tracked)
-    loaded.learn(*random_labels(rng, 10, tracked))  # must all be forgotten
-    saved.learn(*first)
+    walk.learn(loaded, *random_labels(rng, 10, tracked))  # must all be forgotten
+    walk.learn(saved, *first)
     loaded.load(saved.state())
     for rates in (saved, loaded):
-        rates.learn(*more)
+        walk.learn(rates, *more)
     asked, now_s = rng.integers(0, SLOTS, (9, 2)), np.full(9, 1.3e9 + 8000)
     np.testing.assert_array_equal(saved.read(asked, now_s), loaded.read(asked, now_s))
     np.testing.assert_array_equal(saved.prior(), loaded.prior())
@@ -170,11 +171,11 @@ def test_load_gives_back_what_was_saved(given_: tuple[int, int, int]) -> None:
 
 def test_state_is_a_copy_of_the_touched_slots_only() -> None:
     rates = rates_of()
-    rates.learn(keys_of([1, 2]), np.ones((1, 1)), np.zeros(1))
+    walk.learn(rates, keys_of([1, 2]), np.ones((1, 1)), np.zeros(1))
     state = rates.state()
     assert state["used"].tolist() == [0, SLOTS + 1, 2 * SLOTS + 2]
     kept = {name: array.copy() for name, array in state.items()}
-    rates.learn(keys_of([1, 2]), np.ones((1, 1)), np.ones(1))
+    walk.learn(rates, keys_of([1, 2]), np.ones((1, 1)), np.ones(1))
     assert all(np.array_equal(state[name], kept[name]) for name in state)
 
 
@@ -185,8 +186,8 @@ def test_a_label_of_weight_3_is_like_three_labels(given_: tuple[int, int, int]) 
     rng = np.random.default_rng(seed)
     labels, times = random_labels(rng, n, tracked), rng.integers(1, 4, n)
     weighted, often = rates_of(tracked=tracked), rates_of(tracked=tracked)
-    weighted.learn(*labels, times.astype(np.float32))
-    often.learn(*(np.repeat(column, times, axis=0) for column in labels))
+    walk.learn(weighted, *labels, times.astype(np.float32))
+    walk.learn(often, *(np.repeat(column, times, axis=0) for column in labels))
     asked, now_s = rng.integers(0, SLOTS, (9, 2)), np.full(9, 1.3e9 + 8000)
     np.testing.assert_allclose(weighted.read(asked, now_s), often.read(asked, now_s), rtol=1e-5)
     assert weighted.prior() == pytest.approx(often.prior())
@@ -198,7 +199,7 @@ def test_weighted_labels_that_are_all_1_sum_up_to_their_count(batches: list[list
     rates = rates_of()
     for weights in batches:
         ones, zeros = np.ones((len(weights), 1)), np.zeros(len(weights))
-        rates.learn(np.zeros((len(weights), 2), np.int64), ones, zeros, np.array(weights))
+        walk.learn(rates, np.zeros((len(weights), 2), np.int64), ones, zeros, np.array(weights))
     state = rates.state()
     assert state["sum"].tolist() == state["count"].tolist()
 
@@ -206,7 +207,7 @@ def test_weighted_labels_that_are_all_1_sum_up_to_their_count(batches: list[list
 def test_without_half_lives_there_are_no_columns_but_a_prior() -> None:
     rates = RecentRates(combinations=0, slots=SLOTS, half_lives_s=(), tracked=1, blank=0.5)
     none = np.zeros((3, 0), dtype=np.int64)
-    rates.learn(none, np.ones((3, 1)), np.zeros(3))
+    walk.learn(rates, none, np.ones((3, 1)), np.zeros(3))
     assert rates.read(none, np.zeros(3)).shape == (3, 0)
     assert rates.prior() == pytest.approx([3.5 / 4])
 

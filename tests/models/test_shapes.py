@@ -36,7 +36,7 @@ def spec_of(task: str = "binary", network: str = "mlp", hidden: tuple[int, ...] 
 def test_cells_of_the_rates_are_those_of_their_tables(task: str) -> None:
     spec = spec_of(task)
     rates = FeatureEncoder(spec).rates
-    assert rate_cells(spec) == rates._w.size + rates._s.size + rates._last_s.size
+    assert rate_cells(spec) == rates.w.size + rates.s.size + rates.last_s.size
     assert rate_cells(msgspec.structs.replace(spec, features=Features(numeric={"a": Numeric()}))) == 0
 
 

@@ -5,7 +5,6 @@ import math
 import random
 from collections.abc import Sequence
 from functools import cache
-from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -20,12 +19,14 @@ from models.spec import Blend, Categorical, Explain, Features, Label, Learner, M
 from models.spec import Drift as DriftSpec
 from models.torch_learner import TorchLearner
 from stream_app import versions
-from stream_app.decode import Decoder
+from stream_app.codecs.mixed import Codec
+from stream_app.columns import ROW_BITS
 from stream_app.learn import Core, Taken
 from stream_app.modellog import Envelope
 from stream_app.predictions import Said, decode_block, encode_blocks
 from stream_app.registry import Registry
-from tests.stream_app.test_join import WAIT_S, SlowJoin
+from tests import streams
+from tests.stream_app.test_join import WAIT_S, SlowJoin, events_of
 
 BATCH = 8
 TASKS = ("binary", "multiclass", "regression")
@@ -101,13 +102,13 @@ def play(core: Core, records: Sequence[Record], fetches: Sequence[int] = ()) -> 
 
 
 def said_of(taken: Sequence[Taken]) -> dict[int, Said]:
-    """As a reader of the predictions topic finds it."""
+    """As a reader of the predictions topic finds it, by position."""
     found: dict[int, Said] = {}
     for out in taken:
         for value in encode_blocks(out.predictions, "v"):
-            for offset, said in decode_block(value)[0].rows():
-                assert offset not in found, "said twice"
-                found[offset] = said
+            for position, said in decode_block(value)[0].rows():
+                assert position not in found, "said twice"
+                found[position] = said
     return found
 
 
@@ -191,13 +192,33 @@ def test_partitions_keep_their_own_offsets_joins_and_ledgers() -> None:
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_the_size_of_fetches_does_not_matter_if_they_end_where_steps_end(task: str) -> None:
+def test_the_size_of_fetches_does_not_matter(task: str) -> None:
     records, prints = stream(task), set()
-    for steps in (1, 2, 7, 1000):
+    for size in (1, 2, 3, BATCH, 13, 1000):
         core = core_of(spec_of(task))
-        said = said_of(play(core, records, range(0, len(records), steps * BATCH)))
+        fetches = [records[at : at + size] for at in range(0, len(records), size)]
+        outs = [core.take(0, fetch, more=True) for fetch in fetches]
+        said = said_of([*outs, core.take(0, ())])
         prints.add(repr((fingerprint(core), said)))
     assert len(prints) == 1
+
+
+def test_a_step_that_is_not_full_waits_only_while_more_follows() -> None:
+    core, records = core_of(spec_of()), stream("binary")
+    core.take(0, records[: BATCH + 3], more=True)
+    assert (core.partitions[0].next_offset, core.partitions[0].expected) == (BATCH, BATCH + 3)
+    assert core.take(0, records[BATCH + 4 :], more=True).gap_at == BATCH + 4
+    core.take(0, records[: BATCH + 4])
+    assert core.partitions[0].next_offset == core.partitions[0].expected == BATCH + 4
+
+
+def test_what_was_held_takes_effect_before_a_gap_is_passed() -> None:
+    core, records = core_of(spec_of()), stream("binary")
+    core.take(0, records[:3], more=True)
+    core.skip(0, 5)
+    assert core.partitions[0].next_offset == 5
+    assert core.take(0, records[5:9]).gap_at is None
+    assert core.partitions[0].next_offset == 9
 
 
 def test_steps_end_at_multiples_of_batch_records_wherever_a_fetch_began() -> None:
@@ -259,7 +280,7 @@ def test_what_was_learned_after_the_last_version_is_learned_again_alike_and_not_
 def resumed_with(said: Said) -> Core:
     """A core that never took a record, and finds ``said`` in the predictions topic for offset 0."""
     core = core_of(spec_of())
-    core.partitions[0].recorded = {0: said, 99: said}
+    core.partitions[0].recorded = {0: said, 99 << ROW_BITS: said}
     return core
 
 
@@ -277,20 +298,33 @@ def test_what_the_predictions_topic_says_first_counts() -> None:
     assert metrics["log_loss"] == pytest.approx(-math.log(0.1), rel=1e-6)
     assert metrics["majority_log_loss"] == pytest.approx(-math.log(0.3), rel=1e-6)
     assert metrics["nochange_accuracy"] == 0.0
-    assert core.partitions[0].recorded.keys() == {99}
+    assert core.partitions[0].recorded.keys() == {99 << ROW_BITS}
 
 
-def test_a_row_is_said_before_anything_of_its_step_is_learned() -> None:
+def test_the_learner_answers_for_a_step_before_it_learns_any_of_it() -> None:
     core = core_of(spec_of(), reference=False)
     values = [
-        {"id": f"e{i}", "time": float(i), "features": {"a": i, "c": "p"}, "label": 1, "label_time": float(i)}
+        {"id": f"e{i}", "time": float(i), "features": {"a": i, "c": "p"}, "label": i % 2, "label_time": float(i)}
         for i in range(BATCH + 1)
     ]
-    said = said_of([core.take(0, records_of(values))])
-    assert [s.scores.tolist() for s in said.values()][:BATCH] == [[0.5]] * BATCH
-    assert [s.prior.tolist() for s in said.values()][:BATCH] == [[0.5]] * BATCH
-    assert said[BATCH].scores[0] > 0.5
-    assert said[BATCH].prior[0] == pytest.approx((BATCH + 0.5) / (BATCH + 1))
+    steps = core.take(0, records_of(values)).steps
+    assert steps[0].own.tolist() == [[0.5]] * BATCH
+    assert steps[1].own[0, 0] != 0.5
+
+
+def test_rates_and_priors_know_every_label_that_came_before_wherever_steps_end() -> None:
+    values = [
+        {"id": f"e{i}", "time": float(i), "features": {"a": i, "c": "p"}, "label": 1, "label_time": float(i)}
+        for i in range(2 * BATCH)
+    ]
+    core, single = (
+        core_of(spec_of()),
+        core_of(spec_of(learner=Learner(kind="torch", network="linear", batch_records=1))),
+    )
+    said, one_by_one = (list(said_of([c.take(0, records_of(values))]).values()) for c in (core, single))
+    assert [s.prior[0] for s in said] == pytest.approx([(i + 0.5) / (i + 1) for i in range(2 * BATCH)])
+    assert [s.rates.tolist() for s in said] == [s.rates.tolist() for s in one_by_one]
+    assert said[0].rates.tolist() == [0.5] * 4 != said[1].rates.tolist()
 
 
 def test_nochange_is_the_last_label_that_had_arrived() -> None:
@@ -312,9 +346,9 @@ def test_predictions_that_are_gone_are_counted() -> None:
     said = said_of(play(core, records[:100]))
     envelope, data = stopped(core, Registry("memory://test_learn"))
     start = envelope.replay_from[0][0]
-    rows = [o for o in said if o >= start]
+    rows = [p for p in said if p >= start << ROW_BITS]
     assert len(rows) > 2
-    again = resumed(spec, envelope, data, records, {o: s for o, s in said.items() if o != rows[1]})
+    again = resumed(spec, envelope, data, records, {p: s for p, s in said.items() if p != rows[1]})
     assert again.counts["lost_predictions"] == 1
     assert len(play(again, records[100:])[0].steps)
 
@@ -392,11 +426,10 @@ def test_the_ledger_is_what_a_slow_join_of_the_records_says(task: str) -> None:
     core, spec = core_of(spec_of(task)), spec_of(task)
     outs = play(core, records, [7, 50, 51, 130])
     slow, count, xor = SlowJoin(), 0, 0
-    for event in Decoder(spec).decode(records)[0]:
+    for event in events_of(Codec(spec).decode(records)[0]):
         if pair := slow.take(event):
             count += 1
-            digest = blake2b(f"{pair.id}\x1f{pair.target!r}".encode(), digest_size=8).digest()
-            xor ^= int.from_bytes(digest, "big")
+            xor ^= streams.ledger_hash(pair.id, pair.target)
     assert count > 30
     assert versions.snapshot(core).ledger == {0: (count, xor)}
     assert core.counts["learned"] == count == core.metrics()["count"]
@@ -635,7 +668,7 @@ def test_regressions_drift_does_not_depend_on_the_labels_unit(unit: float, monke
     monkeypatch.setattr(core.drift, "add", seen.extend)
     for i, (said, label) in enumerate([(4.0, 2.0), (9.0, 8.0), (1.0, 3.0)]):
         scores, prior = np.array([said * unit], np.float32), np.array([5.0 * unit], np.float32)
-        core.partitions[0].recorded = {i: Said(np.zeros(4, np.float32), scores, 0.0, prior)}
+        core.partitions[0].recorded = {i << ROW_BITS: Said(np.zeros(4, np.float32), scores, 0.0, prior)}
         value = {"id": f"e{i}", "time": 1, "features": {}, "label": label * unit, "label_time": 1}
         core.take(0, records_of([value], start=i))
     assert seen == pytest.approx([2 / (2 + 3), 1 / (1 + 3), 2 / (2 + 8 / 3)], rel=1e-5)
@@ -646,20 +679,18 @@ def test_an_adopted_learner_answers_for_what_waits_too(task: str) -> None:
     spec = spec_of(task)
     core = core_of(spec)
     play(core, records_of([{"id": f"w{i}", "time": 1.0, "features": {"a": float(i)}} for i in range(5)]))
-    waiting = [(rows, i) for rows, i in core.partitions[0].join.rows()]
-    said = [rows.said.scores[i].copy() for rows, i in waiting]
+    before = core.waiting.rows(core.waiting.places())
     other = TorchLearner(spec)
     theta = np.linspace(-1.0, 1.0, core.learner.parameters().size, dtype=np.float32)
     other.load(core.learner.state() | {"theta": theta})
 
     core.adopt(other)
 
-    assert len(waiting) == 5
-    for (rows, i), first in zip(waiting, said, strict=True):
-        x = core.encoder.standardise(rows.dense)
-        assert (rows.own[i] == other.predict(x, rows.raw.categories)[i]).all()
-        assert (rows.own[i] != first).any()
-        assert (rows.said.scores[i] == first).all()  # what was said stays said
+    rows = core.waiting.rows(core.waiting.places())
+    assert len(rows.own) == 5
+    assert (rows.own == other.predict(core.encoder.standardise(rows.dense), rows.categories)).all()
+    assert (rows.own != before.own).any(axis=1).all()
+    assert (rows.said == before.said).all()  # what was said stays said
 
 
 def test_a_state_is_a_copy() -> None:

@@ -121,7 +121,7 @@ def test_after_a_stop_members_learn_on_and_only_the_mixing_has_lost_what_waited(
     said = said_of(play(steady, records[:400], range(0, 400, 64)))
     again = resumed(spec, stopped(steady, Registry(str(tmp_path))), records, said)
     assert pack(again.learner.state(), {}) == pack(steady.learner.state(), {})
-    assert again.partitions[0].join.waiting() == steady.partitions[0].join.waiting() > 20
+    assert len(again.waiting) == len(steady.waiting) > 20
     for core in (steady, again):
         play(core, records[400:], range(0, 700, 64))
     assert ledger_of(again) == ledger_of(steady)
@@ -158,13 +158,12 @@ def test_another_learner_adopted_begins_with_answers_lost() -> None:
     spec, records = late("binary")
     core = mixture_core(spec)
     play(core, records[:400])
-    waiting = [rows for p in core.partitions.values() for rows, _ in p.join.rows()]
-    assert waiting
-    assert np.isfinite(waiting[-1].told).all()
+    assert np.isfinite(core.waiting.rows(core.waiting.places()).told).all()
     other = learners.make(core.spec)
     other.load(core.learner.state())
     core.adopt(other)
-    assert all(np.isnan(rows.told).all() for rows in waiting)
+    assert np.isnan(core.waiting.rows(core.waiting.places()).told).all()
+    assert len(core.waiting)
     play(core, records[400:])
     assert core.counts["skipped_steps"] == 0
 

@@ -8,13 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.columns import ROW_BITS, split
 from stream_app.predictions import LARGEST_RECORD_BYTES, Block, Trail, decode_block, encode_blocks
 
 
-def block_of(start: int, rows: int, *, rates: int = 2, scores: int = 3, seed: int = 0) -> Block:
+def block_of(start: int, rows: int, *, rates: int = 2, scores: int = 3, seed: int = 0, batches: bool = False) -> Block:
+    """Of records of one row each, or of one record."""
     rng = np.random.default_rng((seed, start))
+    positions = np.arange(start, start + 2 * rows, 2, dtype=np.int64) << ROW_BITS
+    if batches:
+        positions = (start << ROW_BITS) + np.arange(rows)
     return Block(
-        offsets=np.arange(start, start + 2 * rows, 2, dtype=np.int64),
+        positions=positions,
         rates=rng.random((rows, rates), dtype=np.float32),
         scores=rng.random((rows, scores), dtype=np.float32),
         nochange=np.where(rng.random(rows) < 0.3, np.nan, 1.0).astype(np.float32),
@@ -32,10 +37,11 @@ def assert_same(got: Block, wanted: Block) -> None:
         assert a.tobytes() == b.tobytes(), name
 
 
+@pytest.mark.parametrize("batches", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 100])
 @pytest.mark.parametrize(("rates", "scores"), [(0, 1), (2, 3), (18, 1)])
-def test_what_is_encoded_is_decoded_to_the_bit(rows: int, rates: int, scores: int) -> None:
-    block = block_of(5, rows, rates=rates, scores=scores)
+def test_what_is_encoded_is_decoded_to_the_bit(rows: int, rates: int, scores: int, batches: bool) -> None:
+    block = block_of(5, rows, rates=rates, scores=scores, batches=batches)
     (value,) = encode_blocks([block], "v1")
     got, version = decode_block(value)
     assert version == "v1"
@@ -63,10 +69,10 @@ def test_large_blocks_are_split_below_what_a_broker_takes(rows: int, scores: int
     assert_same(joined([decode_block(v)[0] for v in values]), block)
 
 
-def test_rows_are_given_with_their_offsets() -> None:
+def test_rows_are_given_with_their_positions() -> None:
     block = block_of(7, 3)
     rows = list(block.rows())
-    assert [offset for offset, _ in rows] == [7, 9, 11]
+    assert [split(position) for position, _ in rows] == [(7, 0), (9, 0), (11, 0)]
     for i, (_, said) in enumerate(rows):
         assert said.rates.tolist() == block.rates[i].tolist()
         assert said.scores.tolist() == block.scores[i].tolist()
@@ -83,7 +89,9 @@ def test_garbage_is_a_value_error() -> None:
     (value,) = encode_blocks([block_of(0, 3)], "v1")
     short = msgspec.msgpack.decode(value)
     short[2] = short[2][:-4]  # rates of a row and a half too few
-    for garbage in (b"", b"\xff", value[:-1], msgspec.msgpack.encode(["v", b"123"]), msgspec.msgpack.encode(short)):
+    odd = [*msgspec.msgpack.decode(value)[:6], b"1234"]  # three offsets, one row
+    bad = [msgspec.msgpack.encode(v) for v in (["v", b"123"], short, odd)]
+    for garbage in (b"", b"\xff", value[:-1], *bad):
         with pytest.raises(ValueError, match=r"\w"):
             decode_block(garbage)
 

@@ -39,12 +39,12 @@ class Driven:
     async def assign(self, *partitions: int) -> None:
         self.at = dict(await self.worker.positions(set(partitions)))
 
-    async def feed(self, partition: int, records: list[Any], count: int) -> None:
+    async def feed(self, partition: int, records: list[Any], count: int, *, more: bool = False) -> None:
         """The next records, as a fetch would bring them."""
         at = self.at[partition]
         self.at[partition] = min(len(records), at + count)
         if at < len(records):
-            await self.worker.take(partition, records[at : at + count])
+            await self.worker.take(partition, records[at : at + count], more=more)
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Tick meanwhile."""
@@ -254,3 +254,33 @@ def test_of_two_workers_with_a_partition_each_neither_loses_for_ever(line: Line)
                 newest = seeder.newest() or newest
 
     run(work())
+
+
+def test_a_step_that_is_not_full_takes_effect_when_nothing_more_comes(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            lingering = asyncio.create_task(mine.worker.linger())
+            await mine.feed(0, events(line, 0), 45, more=True)
+            assert (await mine.published()).offsets[0] == 45
+            lingering.cancel()
+
+    run(work())
+
+
+def test_what_a_step_was_waiting_with_is_read_again_after_a_rebalance(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            await mine.feed(0, events(line, 0), 45, more=True)
+            await mine.assign(0, 1)
+            assert mine.at[0] == 32  # steps are of 32 records
+            await mine.feed(0, events(line, 0), 1000)
+            head = await mine.published()
+            assert head.offsets[0] == len(events(line, 0))
+
+    run(work())
+    seeded = line.seeder().seed()
+    assert seeded.core.partitions[0].count == seeded.head.ledger[0][0] > 50

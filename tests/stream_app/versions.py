@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import msgspec
 import numpy as np
 
+from models import walk
 from models.export import to_onnx
 from models.features import FeatureEncoder
 from models.shapes import dense_columns, parameter_count, parameter_shapes, split
@@ -82,7 +83,7 @@ def encoder_of(spec: ModelSpec, labels: int = 4) -> FeatureEncoder:
     targets = np.eye(3)[np.arange(labels) % 3][:, : spec.outputs]
     times_s = NOW_S - np.arange(labels)[::-1]
     if labels:
-        encoder.rates.learn(raw.keys, targets, times_s)
+        walk.learn(encoder.rates, raw.keys, targets, times_s)
     return encoder
 
 
