@@ -27,13 +27,13 @@ more, to 0.3 after 450; fed with means of 128 errors, the first after 8,700, the
 from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
-from math import isfinite, log
+from math import log
 from statistics import NormalDist
 from typing import Any, Literal
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from river.drift import ADWIN, PageHinkley
 from river.drift.binary import DDM
 
@@ -127,19 +127,21 @@ class DriftWatch:
         self._blocks: deque[float] = deque()
         self._open: list[float] = []
 
-    def add(self, values: Sequence[float]) -> Drift | None:
-        """Take the values of a step, in order; returns what changed, or None.
+    def add(self, values: ArrayLike) -> Drift | None:
+        """Take the values (n,) of a step, in order; returns what changed, or None.
 
         Several changes within one call are one, the first.
         """
-        known = [float(value) for value in values if isfinite(value)]
-        found, start = None, 0
+        given = np.asarray(values, np.float64)
+        known = given[np.isfinite(given)].tolist()
+        found, start, detector = None, 0, self._detector
         for i, value in enumerate(known, start=1):
-            self._detector.update(value)
-            if self._detector.drift_detected:
+            detector.update(value)
+            if detector.drift_detected:
                 self._remember(known[start:i])
                 found, start = found or self._found(), i
                 self.restart()
+                detector = self._detector
         self._remember(known[start:])
         return found
 
@@ -147,7 +149,7 @@ class DriftWatch:
         self.count += len(values)
         self._open += values
         full = len(self._open) // BLOCK * BLOCK
-        self._blocks += [sum(self._open[i : i + BLOCK]) for i in range(0, full, BLOCK)]
+        self._blocks += np.array(self._open[:full]).reshape(-1, BLOCK).sum(axis=1).tolist()
         del self._open[:full]
         while len(self._blocks) * BLOCK * self._grain > NEWEST:
             self._older_n += BLOCK

@@ -228,8 +228,11 @@ class FeatureEncoder:
 
     def standardise(self, dense: Floats) -> Floats:
         """What a network eats: clipped z, then missing indicators of the N features: (B, N + R + N)."""
-        missing = np.isnan(dense[:, : len(self.numeric_names)])
-        return np.concatenate([self.scaler.scale(dense), missing.astype(np.float32)], axis=1)
+        n, columns = len(self.numeric_names), dense.shape[1]
+        x = np.empty((len(dense), columns + n), np.float32)
+        self.scaler.scale_into(dense, x[:, :columns])
+        x[:, columns:] = np.isnan(dense[:, :n])
+        return x
 
     def state(self) -> Arrays:
         return prefixed("scaler", self.scaler.state()) | prefixed("rates", self.rates.state())

@@ -72,7 +72,7 @@ class Adam:
 
     def load(self, state: Arrays) -> None:
         if state:
-            self._step = int(state["step"])
+            self._step = int(state["step"].reshape(()))
             self._mean, self._square = (state[name].astype(np.float32) for name in ("exp_avg", "exp_avg_sq"))
 
 

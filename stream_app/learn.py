@@ -477,13 +477,14 @@ def _mixed(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return words ^ (words >> np.uint64(31))
 
 
-def _errors(task: str, said: Floats, target: Floats, unit: float) -> list[float]:
+def _errors(task: str, said: Floats, target: Floats, unit: float) -> NDArray[np.generic]:
     """Per example, what drift is watched on: wrong or not; the absolute error, in units, for regression."""
+    wrong: NDArray[np.generic]
     if task == "binary":
         wrong = (said[:, 0] >= 0.5) != (target == 1.0)
     elif task == "multiclass":
         wrong = said.argmax(axis=1) != target.astype(np.intp)
     else:
-        wrong = np.abs(said[:, 0].astype(np.float64) - target)
-        wrong = wrong / (unit + wrong)  # bounded: heavy tails would raise false alarms
-    return [float(e) for e in wrong]
+        missed = np.abs(said[:, 0].astype(np.float64) - target)
+        wrong = missed / (unit + missed)  # bounded: heavy tails would raise false alarms
+    return wrong
