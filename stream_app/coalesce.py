@@ -12,7 +12,10 @@ last record. Use ``acks=False`` on the topic: the gap between messages is no gap
 """
 
 import asyncio
+from bisect import bisect_right
+from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import faust
@@ -24,6 +27,8 @@ Records = Sequence[Any]
 """Of aiokafka.ConsumerRecord."""
 
 LARGEST_CHUNK = 1024
+LARGEST_BYTES = 1 << 20
+"""Of a chunk's values; the buffers hold ``stream_buffer_maxsize`` chunks a partition."""
 FULL_S = 0.02
 """How long the other partitions are waited for while one's buffer is full: by then it may have room."""
 ROOM_S = 0.5
@@ -32,13 +37,30 @@ TELL_S = 5.0
 """How long the group may take to answer a commit that only onlookers read."""
 
 
-def round_robin(fetched: Mapping[TP, Records], chunk: int) -> Iterator[tuple[TP, Records]]:
+def cut(records: Records, most: int, most_bytes: int) -> list[Records]:
+    """Consecutive chunks of at most so many records and bytes; a record that is larger is a chunk of its own."""
+    ends = list(accumulate(map(_size, records)))
+    chunks, start, before = [], 0, 0
+    while start < len(records):
+        end = min(start + most, max(start + 1, bisect_right(ends, before + most_bytes, lo=start)))
+        chunks.append(records[start:end])
+        start, before = end, ends[end - 1]
+    return chunks
+
+
+def _size(record: Any) -> int:
+    return max(int(record.serialized_value_size), 0)  # -1: no value
+
+
+def round_robin(fetched: Mapping[TP, Records], most: int, most_bytes: int) -> Iterator[tuple[TP, Records]]:
     """Cut each partition's records into chunks; one chunk of each partition after the other."""
-    longest = max((len(r) for r in fetched.values()), default=0)
-    for start in range(0, longest, chunk):
-        for tp, records in fetched.items():
-            if start < len(records):
-                yield tp, records[start : start + chunk]
+    chunks = {tp: deque(cut(records, most, most_bytes)) for tp, records in fetched.items()}
+    while chunks:
+        for tp, left in list(chunks.items()):
+            if left:
+                yield tp, left.popleft()
+            else:
+                del chunks[tp]
 
 
 class Consumer(driver.Consumer):
@@ -67,7 +89,7 @@ class Consumer(driver.Consumer):
         if not self.flow_active:  # a rebalance is under way: what was fetched will be fetched again
             await self.perform_seek()
             return
-        for tp, records in round_robin(fetched, LARGEST_CHUNK):
+        for tp, records in round_robin(fetched, LARGEST_CHUNK, LARGEST_BYTES):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:

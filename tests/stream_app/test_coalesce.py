@@ -2,40 +2,57 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app import coalesce
-from stream_app.coalesce import TP, Consumer, round_robin
+from stream_app.coalesce import TP, Consumer, cut, round_robin
+
+ENDLESS = 10**9
+
+
+class Record(NamedTuple):
+    number: int
+    serialized_value_size: int
+
+
+def records_of(*sizes: int) -> list[Record]:
+    return [Record(i, size) for i, size in enumerate(sizes)]
+
 
 FETCHES = st.dictionaries(
-    st.builds(TP, st.sampled_from(["a", "b"]), st.integers(0, 3)), st.lists(st.integers(), max_size=30), max_size=5
+    st.builds(TP, st.sampled_from(["a", "b"]), st.integers(0, 3)),
+    st.lists(st.integers(-1, 40), max_size=30).map(lambda sizes: records_of(*sizes)),
+    max_size=5,
 )
 
 
 @settings(deadline=None, derandomize=True)
-@given(FETCHES, st.integers(1, 12))
-def test_every_record_comes_once_in_the_order_of_its_partition(fetched: dict[TP, list[int]], chunk: int) -> None:
-    got: dict[TP, list[int]] = {tp: [] for tp in fetched}
-    for tp, records in round_robin(fetched, chunk):
-        assert 0 < len(records) <= chunk
+@given(FETCHES, st.integers(1, 12), st.integers(1, 100))
+def test_every_record_comes_once_in_the_order_of_its_partition(
+    fetched: dict[TP, list[Record]], most: int, most_bytes: int
+) -> None:
+    got: dict[TP, list[Record]] = {tp: [] for tp in fetched}
+    for tp, records in round_robin(fetched, most, most_bytes):
+        assert 0 < len(records) <= most
+        assert len(records) == 1 or sum(max(r.serialized_value_size, 0) for r in records) <= most_bytes
         got[tp] += records
     assert got == fetched
 
 
 @settings(deadline=None, derandomize=True)
 @given(FETCHES, st.integers(1, 12))
-def test_no_partition_starves(fetched: dict[TP, list[int]], chunk: int) -> None:
+def test_no_partition_starves(fetched: dict[TP, list[Record]], most: int) -> None:
     """Before a partition's next chunk, every other one that still has records gives one."""
-    order = [tp for tp, _ in round_robin(fetched, chunk)]
+    order = [tp for tp, _ in round_robin(fetched, most, ENDLESS)]
     for tp, records in fetched.items():
-        turns = -(-len(records) // chunk)
+        turns = -(-len(records) // most)
         assert order.count(tp) == turns
         for other in fetched:
-            for turn in range(min(turns, -(-len(fetched[other]) // chunk)) - 1):
+            for turn in range(min(turns, -(-len(fetched[other]) // most)) - 1):
                 assert _place(order, tp, turn) < _place(order, other, turn + 1)
 
 
@@ -45,14 +62,16 @@ def _place(order: list[TP], tp: TP, turn: int) -> int:
 
 
 def test_chunks_are_as_large_as_they_may_be() -> None:
-    a, b = TP("t", 0), TP("t", 1)
-    chunks = [(tp.partition, list(records)) for tp, records in round_robin({a: range(5), b: range(2)}, 2)]
+    fetched = {TP("t", 0): records_of(9, 9, 9, 9, 9), TP("t", 1): records_of(9, 9)}
+    chunks = [(tp.partition, [r.number for r in records]) for tp, records in round_robin(fetched, 2, ENDLESS)]
     assert chunks == [(0, [0, 1]), (1, [0, 1]), (0, [2, 3]), (0, [4])]
+    sizes = [[r.serialized_value_size for r in chunk] for chunk in cut(records_of(5, 5, 99, 4, 6, 1, -1, 0), 100, 10)]
+    assert sizes == [[5, 5], [99], [4, 6], [1, -1, 0]]
 
 
 def test_nothing_fetched_nothing_given() -> None:
-    assert list(round_robin({}, 4)) == []
-    assert list(round_robin({TP("t", 0): []}, 4)) == []
+    assert list(round_robin({}, 4, 4)) == []
+    assert list(round_robin({TP("t", 0): []}, 4, 4)) == []
 
 
 class Buffered(Consumer):
