@@ -21,14 +21,17 @@ import numpy as np
 from kafka.errors import KafkaError
 from numpy.typing import NDArray
 
+from models.features import Raw
+from models.hashes import HashedEncoder
 from models.measure import row_losses
 from models.spec import ModelSpec
 from stream_app import artefacts
+from stream_app.codecs.mixed import Codec
+from stream_app.columns import split
 from stream_app.decisions import Evidence
-from stream_app.decode import Decoder, Event
 from stream_app.errors import OvertakenError, StreamAppError, TopicError, VersionError
 from stream_app.events import Topics
-from stream_app.join import LabelJoin, Pair
+from stream_app.join import NO_ROW, Joined, LabelJoin
 from stream_app.live import LiveModel, prepare
 from stream_app.logclient import LogClient
 from stream_app.modellog import Challenger, Envelope
@@ -36,6 +39,7 @@ from stream_app.operate import Operator, Trial
 from stream_app.predictions import Said
 from stream_app.registry import Registry
 from stream_app.replay import Reader
+from stream_app.waiting import Waiting
 
 log = logging.getLogger("stream_app.judge")
 
@@ -110,11 +114,12 @@ class Measured:
 
     def __init__(self, spec: ModelSpec, challenger: Challenger, model: LiveModel, reader: Reader) -> None:
         self._spec, self._model, self._reader = spec, model, reader
-        self._topics, self._decoder = Topics.of(spec.name), Decoder(spec)
+        self._topics, self._codec, self._hashed = Topics.of(spec.name), Codec(spec), HashedEncoder(spec)
         self._counted_from = challenger.offsets
         self._at = {p: challenger.replay_from.get(p, (at, 0.0))[0] for p, at in challenger.offsets.items()}
         clocks = {p: challenger.replay_from.get(p, (0, -math.inf))[1] for p in challenger.offsets}
-        self._joins: dict[int, LabelJoin[Event]] = {p: LabelJoin(spec.label.wait_s, c) for p, c in clocks.items()}
+        self._waiting = Waiting()
+        self._joins = {p: LabelJoin(spec.label.wait_s, c) for p, c in clocks.items()}
         self._said: dict[int, dict[int, Said]] = {p: {} for p in challenger.offsets}
         self._said_at = {p: challenger.predictions_from.get(p, 0) for p in challenger.offsets}
         self.duel = Duel()
@@ -134,8 +139,8 @@ class Measured:
 
     def _recall(self, partition: int) -> None:
         found, trail = self._reader.said(self._topics.predictions, partition, self._said_at[partition])
-        for offset, said in found.items():
-            self._said[partition].setdefault(offset, said)
+        for position, said in found.items():
+            self._said[partition].setdefault(position, said)
         self._said_at[partition] = trail.next_offset
 
     def _read(self, partition: int, end: int) -> None:
@@ -146,28 +151,34 @@ class Measured:
             self._take(partition, records)
         self._at[partition] = end
         first, _ = self._joins[partition].replay_from(end)
-        self._said[partition] = {offset: said for offset, said in self._said[partition].items() if offset >= first}
+        self._said[partition] = {p: said for p, said in self._said[partition].items() if split(p)[0] >= first}
 
     def _take(self, partition: int, records: Sequence[Any]) -> None:
-        join, said = self._joins[partition], self._said[partition]
-        events, _ = self._decoder.decode(records)
-        pairs = list[Pair[Event]]()
-        for event in events:
-            pair = join.take(event, event if event.row is not None else None)
-            if pair and event.offset >= self._counted_from[partition] and pair.row.offset in said:
-                pairs.append(pair)
-        if pairs:
-            self._compare(pairs, [said.pop(pair.row.offset) for pair in pairs])
+        columns, _ = self._codec.decode(records)
+        at = np.flatnonzero(~np.isnan(columns.time_s))
+        raw = self._hashed.raw(columns.numeric[at], columns.hashes[at], columns.lengths[at])
+        places = self._waiting.reserve(len(at))
+        self._waiting.put(places, **raw._asdict(), time_s=columns.time_s[at], position=columns.positions[at])
+        rows = np.full(len(columns.ids), NO_ROW)
+        rows[at] = places
+        pairs = self._joins[partition].take(columns, rows)
+        self._compare(partition, pairs, columns.offsets[pairs.at] >= self._counted_from[partition])
+        self._waiting.give_back(np.concatenate([pairs.rows, pairs.dropped]))
 
-    def _compare(self, pairs: Sequence[Pair[Event]], said: Sequence[Said]) -> None:
-        rows = [pair.row.row for pair in pairs if pair.row.row is not None]
-        times_s = np.array([pair.row.time_s for pair in pairs], np.float64)
-        target = np.array([pair.target for pair in pairs], np.float32)
-        own = self._model.score(self._model.encoder.raw(rows), times_s)  # (n, K)
-        scores, priors = np.stack([s.scores for s in said]), np.stack([s.prior for s in said])
+    def _compare(self, partition: int, pairs: Joined, counted: NDArray[np.bool_]) -> None:
+        said = self._said[partition]
+        positions = self._waiting.column("position", pairs.rows).tolist()
+        counted &= np.array([p in said for p in positions], np.bool_)
+        if not counted.any():
+            return
+        rows, target = pairs.rows[counted], pairs.target[counted].astype(np.float32)
+        raw = Raw(*(self._waiting.column(name, rows) for name in Raw._fields))
+        own = self._model.score(raw, self._waiting.column("time_s", rows))  # (n, K)
+        found = [said.pop(p) for p, c in zip(positions, counted.tolist(), strict=True) if c]
+        scores, priors = np.stack([s.scores for s in found]), np.stack([s.prior for s in found])
         champion = np.where(np.isfinite(scores), scores, priors)  # as it is scored
-        task, weights = self._spec.task, np.array([pair.weight for pair in pairs])
-        self.duel.add(row_losses(task, own, target), row_losses(task, champion, target), weights)
+        task = self._spec.task
+        self.duel.add(row_losses(task, own, target), row_losses(task, champion, target), pairs.weight[counted])
 
 
 class Judge:

@@ -205,7 +205,7 @@ class Core:
             raw.keys,
             columns.time_s[at],
             pairs.at,
-            self.waiting.keys(pairs.rows),
+            self.waiting.column("keys", pairs.rows),
             self._tracked(pairs.target),
             pairs.label_time_s,
             pairs.weight,

@@ -3,7 +3,7 @@
 n rows   N numeric features   R rate columns   C categories   K scores   Q numbers told
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class Waiting:
     """Room for rows, each at a place of its own until it is given back."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, NDArray[np.generic]] = {}
+        self._columns: dict[str, NDArray[Any]] = {}
         self._free = np.empty(0, np.int64)
         self._used = np.empty(0, np.bool_)
 
@@ -63,13 +63,13 @@ class Waiting:
                 self._columns[name] = np.zeros((len(self._used), *column.shape[1:]), column.dtype)
             self._columns[name][places] = column
 
-    def keys(self, places: Ints) -> Ints:
-        """Of some places, which need no other column yet."""
-        return self._columns["keys"][places]  # type: ignore[return-value]
+    def column(self, name: str, places: Ints) -> NDArray[Any]:
+        """A copy of one column at some places, (n, ...)."""
+        return self._columns[name][places]
 
     def rows(self, places: Ints) -> Rows:
-        """Copies."""
-        return Rows(*(self._columns[name][places] for name in Rows._fields))  # type: ignore[arg-type]
+        """Copies of the columns that a core fills."""
+        return Rows(*(self.column(name, places) for name in Rows._fields))
 
     def give_back(self, places: Ints) -> None:
         self._used[places] = False

@@ -218,7 +218,7 @@ def test_the_table_says_what_reading_says() -> None:
         rng = np.random.default_rng(0)
         if labels:
             keys, times_s = rng.integers(0, 5, (labels, 2)), rng.uniform(0.0, 900.0, labels)
-            rates.learn(keys, np.eye(3)[rng.integers(0, 3, labels)], times_s)
+            walk.learn(rates, keys, np.eye(3)[rng.integers(0, 3, labels)], times_s)
         every = np.stack([np.arange(8), np.arange(8)[::-1]], axis=1)
         table = rates.table(700.0)
         assert table is not None

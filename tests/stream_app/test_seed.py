@@ -11,7 +11,7 @@ from models.spec import Numeric
 from stream_app import kafka_clients
 from stream_app.errors import EpochError, RegistryError
 from stream_app.events import DeadLetter
-from stream_app.seed import Seeded
+from stream_app.seed import Seeded, Written
 from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 from tests.line import Line
@@ -344,4 +344,4 @@ def test_what_others_wrote_to_the_dead_letters_does_not_keep_a_worker_from_begin
         embedded_line.bootstrap_servers, embedded_line.topics.dead_letters, 0, [b"no letter", b"{}", *letters]
     )
 
-    assert embedded_line.seeder().seed().letters == {(0, at)}
+    assert embedded_line.seeder().seed().letters == {Written(0, at, None)}

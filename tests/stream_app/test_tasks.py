@@ -39,7 +39,7 @@ def spec_of(task: str, name: str = "t", **changes: Any) -> ModelSpec:
             categorical={"c": Categorical(size=16, dim=2)},
             rates=Rates(half_lives_s=(60.0, 600.0), keys=((), ("c",)), slots=64),
         ),
-        "learner": Learner(kind="torch", hidden=(16,), batch_records=32),
+        "learner": Learner(kind="torch", hidden=(32,), batch_records=32),
         "optimiser": Optimiser(learning_rate=0.02),
         "blend": Blend(kind="none"),
     }
