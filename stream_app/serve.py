@@ -6,10 +6,12 @@ over gRPC, every call through ``calls``; both over HTTP, if asked for, through `
 """
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, closing
@@ -57,6 +59,8 @@ SPARE_CALLS = 64
 """Over gRPC, beyond the limit: for health, and to tell others that there is no room. More are refused unread."""
 KEEPALIVE_MS = 60_000
 """After so long without a word gRPC asks a client whether it is still there."""
+SWITCH_S = 0.0005
+"""How long a version's preparation may keep answers waiting for the GIL; Python's own limit is ten times as much."""
 FRESH_S = 5.0
 """How soon a changed certificate is shown."""
 
@@ -285,6 +289,8 @@ def run(
         SettingsError: as ``serve``.
     """
     _allow_connections()
+    gc.freeze()  # what is imported stays: a collection that looks at all of it stops answers for 15 to 20 ms
+    sys.setswitchinterval(SWITCH_S)
     host, rest_host = listen.rpartition(":")[0], (rest or "").rpartition(":")[0]
     announce = ready or (lambda port: print(f"serving on {host}:{port}", flush=True))
     asyncio.run(
