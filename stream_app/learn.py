@@ -5,7 +5,6 @@ challenger and the simulation drive the same code.
 """
 
 import logging
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,7 +17,7 @@ from models import learners
 from models.drift import Drift, DriftWatch, InputWatch
 from models.explain import Importance
 from models.features import FeatureEncoder, Raw
-from models.hashes import HashedEncoder
+from models.hashes import HashedEncoder, text_hashes
 from models.learner import Floats, Ints, Learner
 from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
@@ -464,7 +463,7 @@ class _Record(NamedTuple):
 
 def ledger_hash(ids: Sequence[str], target: NDArray[np.float64]) -> int:
     """XOR of one 64-bit hash per pair of id and target (P,)."""
-    crc = np.fromiter((zlib.crc32(i.encode()) for i in ids), np.uint64, len(ids))
+    crc = text_hashes(ids).astype(np.uint64)
     mixed = _mixed(crc ^ _mixed(target.astype(np.float64).view(np.uint64)))
     return int(np.bitwise_xor.reduce(mixed)) if len(ids) else 0
 
