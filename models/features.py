@@ -230,7 +230,7 @@ class FeatureEncoder:
         """What a network eats: clipped z, then missing indicators of the N features: (B, N + R + N)."""
         n, columns = len(self.numeric_names), dense.shape[1]
         x = np.empty((len(dense), columns + n), np.float32)
-        self.scaler.scale_into(dense, x[:, :columns])
+        x[:, :columns] = self.scaler.scale(dense)
         x[:, columns:] = np.isnan(dense[:, :n])
         return x
 

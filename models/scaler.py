@@ -77,18 +77,13 @@ class Scaler:
 
     def scale(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """z (B, D), clipped; 0 where missing."""
-        z = np.empty(x.shape, np.float32)
-        self.scale_into(x, z)
-        return z
-
-    def scale_into(self, x: NDArray[np.float32], z: NDArray[np.float32]) -> None:
-        """As ``scale``, into z (B, D)."""
         with np.errstate(over="ignore"):  # what overflows is clipped
-            np.subtract(x, self.mean.astype(np.float32), out=z)
-            np.divide(z, self.std.astype(np.float32), out=z)
+            z = x - self.mean.astype(np.float32)
+            z /= self.std.astype(np.float32)
         np.maximum(z, -CLIP, out=z)
         np.minimum(z, CLIP, out=z)
-        z[np.isnan(z)] = 0.0
+        np.copyto(z, 0.0, where=np.isnan(z))
+        return z
 
     def grow(self, columns: int) -> None:
         """Room for ``columns`` in all; the new ones have seen nothing yet.

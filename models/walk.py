@@ -7,6 +7,8 @@ Whatever the size of a batch, a row's rates know every label that came before it
 Only those who learn need this; servers read rates without it.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,8 @@ from models.rates import PSEUDO, RecentRates
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+
+LN2 = math.log(2.0)
 
 
 def walk(
@@ -97,14 +101,14 @@ def _read(
 ) -> None:  # fmt: skip
     tracked, scales = len(prior), len(half_lives_s)
     for h in range(scales):
-        decay = 2.0 ** (-max(now_s - last_s[0], 0.0) / half_lives_s[h])
+        decay = math.exp(-LN2 * max(now_s - last_s[0], 0.0) / half_lives_s[h])
         for t in range(tracked):
             overall[h, t] = (s[0, h, t] * decay + PSEUDO * prior[t]) / (w[0, h] * decay + PSEUDO)
     c = 0
     for k in range(len(keys)):
         slot = (k + 1) * slots + keys[k]
         for h in range(scales):
-            decay = 2.0 ** (-max(now_s - last_s[slot], 0.0) / half_lives_s[h])
+            decay = math.exp(-LN2 * max(now_s - last_s[slot], 0.0) / half_lives_s[h])
             for t in range(tracked):
                 found[c] = (s[slot, h, t] * decay + PSEUDO * overall[h, t]) / (w[slot, h] * decay + PSEUDO)
                 c += 1
@@ -118,8 +122,8 @@ def _count(
     before_s, now_s = last_s[slot], max(last_s[slot], time_s)
     last_s[slot] = now_s
     for h in range(len(half_lives_s)):
-        decay = 2.0 ** ((before_s - now_s) / half_lives_s[h])
-        fresh = weight * 2.0 ** ((time_s - now_s) / half_lives_s[h])
+        decay = math.exp(LN2 * (before_s - now_s) / half_lives_s[h])
+        fresh = weight if time_s == now_s else weight * math.exp(LN2 * (time_s - now_s) / half_lives_s[h])
         w[slot, h] = w[slot, h] * decay + fresh
         for t in range(len(target)):
             s[slot, h, t] = s[slot, h, t] * decay + fresh * target[t]

@@ -11,6 +11,7 @@ the table is its slot. The due times lie in a binary heap; an id heard from agai
 only if the id's newest row says so, too.
 """
 
+from collections import deque
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -149,8 +150,7 @@ class LabelJoin:
     def _forget(self, gone: Ints) -> None:
         """Give the slots of the forgotten back, unless their id has come again within the call."""
         gone = np.unique(gone[~self._table["there"][gone]])
-        for id_ in self._ids[gone].tolist():
-            del self._slots[id_]
+        deque(map(self._slots.pop, self._ids[gone].tolist()), maxlen=0)
         self._ids[gone] = None
         self._free += gone.tolist()
 
