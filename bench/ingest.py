@@ -30,7 +30,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
-import vowpalwabbit
 
 from examples.flights.baseline import Baseline, consume
 from examples.flights.baseline import Event as BaselineEvent
@@ -218,6 +217,8 @@ def _river(values: Iterator[bytes], records: int) -> float:
 
 def vw_memory(flights: Sequence[Flight], examples: int) -> float:
     """Predict and learn calls per second: each flight predicted without, then learned with its label."""
+    import vowpalwabbit  # of the peers only, and so of no other bench that shares this file
+
     lines = [_vw_line(f) for f in islice((f for f in flights if f.late is not None), examples)]
     workspace: Any = vowpalwabbit.Workspace("--loss_function logistic --link logistic --quiet")
     started_s = time.perf_counter()
