@@ -196,11 +196,16 @@ class Explain(msgspec.Struct, frozen=True, kw_only=True):
 
 class Publish(msgspec.Struct, frozen=True, kw_only=True):
     every_s: float = 1.0
+    """The longest between two versions, if there is something new; one this often travels inline."""
+    least_s: float = 0.1
+    """The shortest; ``every_s`` where that is shorter. Each version costs every server some milliseconds."""
+    share: float = 0.1
+    """Of a processor's time, what making versions may take: so often are they made, within the two above."""
     keep: int = 20
     """How many versions the registry keeps."""
     inline_bytes: int = 524_288
-    """Versions up to this size travel inside the announcement (Kafka refuses more than 1 MB); of larger ones, what
-    has changed goes to the registry."""
+    """Versions up to this size travel inside the announcement (Kafka refuses more than 1 MB), one every ``every_s``; of
+    the others, what has changed goes to the registry."""
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -509,6 +514,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "explain.pairs": (1, 1_000),
     "explain.rows_per_label": (0.0, 1_000.0),
     "publish.every_s": (_TINY, LONGEST_S),
+    "publish.least_s": (_TINY, LONGEST_S),
+    "publish.share": (_TINY, 1.0),
     "publish.keep": (2, 10**6),
     "publish.inline_bytes": (0, 900_000),
     "traffic.labels": (1, 10**8),

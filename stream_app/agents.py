@@ -22,6 +22,7 @@ from stream_app.worker import Consumer, Worker
 log = logging.getLogger("stream_app.worker")
 
 TICK_S = 0.1
+"""At least so often, though nothing comes in."""
 STOP_S = 40.0
 """A version under way may take 25 s; without a broker, some client would wait for ever."""
 
@@ -91,9 +92,11 @@ def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerAp
     async def linger() -> None:
         await _or_die(app.worker.linger())
 
-    @app.timer(TICK_S)  # type: ignore[untyped-decorator]
+    @app.task  # type: ignore[untyped-decorator]
     async def tick() -> None:
-        await _or_die(app.worker.tick())
+        while True:
+            await _or_die(app.worker.tick())
+            await app.worker.rest(TICK_S)
 
     return app
 

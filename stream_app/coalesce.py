@@ -29,6 +29,8 @@ Records = Sequence[Any]
 LARGEST_CHUNK = 1024
 LARGEST_BYTES = 1 << 20
 """Of a chunk's values; the buffers hold ``stream_buffer_maxsize`` chunks a partition."""
+FETCH_WAIT_S = 0.02
+"""How long the broker may hold an empty answer back. The embedded one tells only then what has come meanwhile."""
 FULL_S = 0.02
 """How long the other partitions are waited for while one's buffer is full: by then it may have room."""
 ROOM_S = 0.5
@@ -63,6 +65,14 @@ def round_robin(fetched: Mapping[TP, Records], most: int, most_bytes: int) -> It
                 del chunks[tp]
 
 
+class _Thread(driver.AIOKafkaConsumerThread):
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        """Faust's own waits 1.5 s, and has no setting for it."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = int(1000 * FETCH_WAIT_S)
+        return consumer
+
+
 class Consumer(driver.Consumer):
     """Yields chunks; starts where the app says, after every rebalance."""
 
@@ -76,6 +86,9 @@ class Consumer(driver.Consumer):
         """The agent has caught up with what is buffered of a partition."""
         super().on_buffer_drop(tp)
         self._room.set()
+
+    def _new_consumer_thread(self) -> _Thread:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:
         if self._buffered_partitions:

@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 
 from stream_app import artefacts, kafka_clients
 from stream_app.decisions import Evidence
-from stream_app.errors import BrokerError, ModelLogError, StreamAppError, TopicError
+from stream_app.errors import BrokerError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.live import LiveModel, check_loss, prepare
 from stream_app.logclient import LogClient
 from stream_app.modellog import HISTORY, Challenger, Envelope, Fold, Variant
@@ -30,6 +30,8 @@ ANSWER_S = 2.0
 """How long it may take to answer that."""
 SILENT_S = 10.0
 """After so long without contact (a paused process) the log may have been trimmed: fold anew."""
+LOOK_S = 0.02
+"""A broker that does not tell at once what is new is asked as often."""
 RETRY_S = 0.5
 """Between two attempts to reach the broker."""
 PREPARE_AGAIN_S = 5.0
@@ -148,7 +150,7 @@ class LiveFollower:
         """
         with closing(_Contact(self._bootstrap_servers, self._topic)) as contact:
             self._heard_s = time.monotonic()
-            with closing(LogClient(self._bootstrap_servers, self._topic)) as client:
+            with closing(LogClient(self._bootstrap_servers, self._topic, wait_s=LOOK_S)) as client:
                 client.catch_up()
                 self._settle(client.fold)
                 while not self._stopping.is_set():
@@ -184,7 +186,7 @@ class LiveFollower:
             refused = self._plain.envelope.id != pinned.id
             self.waiting_for = f"version {pinned.id}, pinned and refused so far" if refused else ""
         else:
-            self._explain(head, self._plain.envelope)
+            self._explain(fold, head, self._plain.envelope)
         self._settle_arms(fold, head, self._plain)
 
     def _follow_head(self, fold: Fold, head: Envelope) -> None:
@@ -212,19 +214,25 @@ class LiveFollower:
                 envelope.number < least or envelope.epoch != head.epoch
             ):  # higher epochs may be rollbacks from those before
                 return None
-            found = self._prepared(head, envelope, fold.head_inline if envelope is head else None, "version")
+            inline = fold.inline.data if fold.inline and envelope is fold.inline.envelope else None
+            between = fold.inline is not None and envelope.number > fold.inline.envelope.number
+            found = self._prepared(head, envelope, inline, "version", between=between)
             if found is not None:
                 return found
         return None
 
-    def _prepared(self, head: Envelope, envelope: Envelope, inline: bytes | None, role: "Role") -> LiveModel | None:
-        """A version ready to answer; None if it is refused, now or lately."""
+    def _prepared(
+        self, head: Envelope, envelope: Envelope, inline: bytes | None, role: "Role", *, between: bool = False
+    ) -> LiveModel | None:
+        """A version ready to answer; None if it is refused, now or lately, or lies ``between`` and cannot be read."""
         if time.monotonic() < self._try_again_s.get(envelope.id, 0.0):
             return None
         try:
             found = prepare(artefacts.read(envelope, inline, self._registry, self._parts), envelope)
             self._check(found, role)
         except StreamAppError as error:
+            if between and isinstance(error, RegistryError):
+                return None
             self._refuse(envelope.id, error, role, head.number)
             return None
         self._alarms.pop(role, None)
@@ -286,14 +294,15 @@ class LiveFollower:
         if self._arms.live is None:
             self._wait_for(str(error))
 
-    def _explain(self, head: Envelope, mine: Envelope) -> None:
+    def _explain(self, fold: Fold, head: Envelope, mine: Envelope) -> None:
         if head.number < mine.number or (head.number == mine.number and head.id != mine.id):
             self._wait_for(
                 f"the log's head is number {head.number} ({head.id}), wanted number {mine.number} "
                 f"({mine.id}) or a later one: the topic was recreated; restart to follow it"
             )
         else:
-            self.waiting_for = "" if head.id == mine.id else f"version {head.id}, refused so far"
+            newest = (head.id, fold.inline.envelope.id if fold.inline else "")
+            self.waiting_for = "" if mine.id in newest else f"version {head.id}, refused so far"
 
     def _wait_for(self, what: str) -> None:
         if what != self.waiting_for:

@@ -29,9 +29,11 @@ class LogClient:
     Args:
         bootstrap_servers: ``host:port`` of the broker, or several with commas.
         topic: the models topic; it must exist.
+        wait_s: how long the broker may hold an answer back until there is something to tell. The embedded one may
+            tell it only then.
     """
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, *, wait_s: float = 0.05) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._topic = topic
         self._tp = kafka.TopicPartition(topic, 0)
@@ -42,7 +44,7 @@ class LogClient:
         self._consumer = kafka_clients.consumer(
             bootstrap_servers,
             auto_offset_reset="earliest",
-            fetch_max_wait_ms=50,
+            fetch_max_wait_ms=int(wait_s * 1000),
             max_partition_fetch_bytes=16 << 20,
             fetch_max_bytes=32 << 20,
         )
@@ -105,15 +107,22 @@ class LogClient:
         data: bytes,
         *,
         inline_bytes: int,
+        between: bool = False,
     ) -> bool:
-        """Propose a durable version behind the head as read here; ``data``, its artefact, goes along if it is small."""
+        """Propose a durable version behind the head as read here; ``data``, its artefact, goes along if it is small.
+
+        Args:
+            between: but not now: the next one's will.
+        """
+        small = 0 < len(data) <= inline_bytes
         return self.propose(
             Announcement(
                 kind=kind,
                 envelope=envelope,
                 parent_envelope=self.fold.head,
                 parent_at=self.fold.head_at,
-                inline=data if 0 < len(data) <= inline_bytes else None,
+                inline=data if small and not between else None,
+                between=small and between,
                 route=self.fold.route,
                 route_at=self.fold.route_at,
             )

@@ -7,7 +7,7 @@ The rules are numbered in DECISIONS.md ("The protocol").
 import math
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -108,6 +108,8 @@ class Announcement(msgspec.Struct, frozen=True, kw_only=True, tag="announcement"
     """Offset where the writer read it; -1 for none."""
     inline: bytes | None = None
     """The artefact, if it is small."""
+    between: bool = False
+    """Small, but not inline: one that is follows within ``publish.every_s``, and who cannot read the registry waits."""
     route: "Route | None" = None
     """The route that counted when the writer last read, so that a trimmed log does not forget it."""
     route_at: int = -1
@@ -195,6 +197,13 @@ class Change(msgspec.Struct, frozen=True):
     """The head after it."""
 
 
+class Inline(NamedTuple):
+    """A version whose bytes came with its announcement."""
+
+    envelope: Envelope
+    data: bytes
+
+
 class Fold:
     """The log's meaning so far: which version is the head, and its variants. Pure; no I/O.
 
@@ -207,6 +216,8 @@ class Fold:
         self.head: Envelope | None = None
         self.head_at = -1
         self.head_inline: bytes | None = None
+        self.inline: Inline | None = None
+        """The newest version that travelled inline, if all heads since lie between it and another one."""
         self.variants: dict[str, Variant] = {}
         self.route: Route | None = None
         self.route_at = -1
@@ -215,6 +226,11 @@ class Fold:
         self.ignored = 0
         self._unsure: list[tuple[int, LogRecord]] = []
         """What a trimmed log says before it is known who was the head."""
+
+    @property
+    def between(self) -> bool:
+        """Whether the head is announced as one that another, inline, follows."""
+        return self.inline is not None and self.inline.envelope is not self.head
 
     def apply(self, at: int, record: LogRecord) -> Change | None:
         """Take the record at offset ``at``; returns what changed, or None if it does not count."""
@@ -237,6 +253,10 @@ class Fold:
         self.head = msgspec.structs.replace(wish, number=number)
         self.head_at = at
         self.head_inline = record.inline
+        if record.inline is not None:
+            self.inline = Inline(self.head, record.inline)
+        elif not record.between:
+            self.inline = None
         self.variants = {}
         self.history.append((at, self.head))
         return Change(at, record, self.head)

@@ -27,6 +27,11 @@ log = logging.getLogger("stream_app.seed")
 
 T = TypeVar("T")
 CHECK_HEAD_S = 30.0
+PRUNE_S = 1.0
+TRIM_S = 60.0
+"""At most so often the registry is cleared, and the log trimmed: both take longer than a version."""
+READ_BACK_S = 0.01
+"""What was announced is asked for as often."""
 OnMismatch = Literal["refuse", "keep", "fresh"]
 
 CHOICE = (
@@ -68,13 +73,14 @@ class Seeder:
         self._parts = Parts(registry, stored.FOLDER)
         self._topics = Topics.of(spec.name)
         self._bootstrap_servers = bootstrap_servers
-        self._log = LogClient(bootstrap_servers, self._topics.models)
+        self._log = LogClient(bootstrap_servers, self._topics.models, wait_s=READ_BACK_S)
         self._reader = replay.Reader(bootstrap_servers)
         names = (self._topics.events, self._topics.predictions, self._topics.models)
         self._ids = topic_ids(bootstrap_servers, names)
         self._models_id = self._ids.pop(self._topics.models)
         self._checked = ("", 0.0)
-        self._published = 0
+        self._prune_due_s = self._trim_due_s = 0.0
+        self._untrimmed = 0
 
     def close(self) -> None:
         self._log.close()
@@ -262,18 +268,28 @@ class Seeder:
     # --- versions -----------------------------------------------------------------------------------------
 
     def publish(
-        self, taken: versions.Snapshot, parent: Envelope, predictions_from: dict[int, int]
+        self, taken: versions.Snapshot, parent: Envelope, predictions_from: dict[int, int], *, between: bool = False
     ) -> tuple[Envelope, bool]:
-        """Make a snapshot durable and announce it; returns the head then, and whether that is it."""
-        envelope, data = self._write(taken, parent, parent.epoch, predictions_from)
-        won = self._announce("version", envelope, data)
+        """Make a snapshot durable and announce it; returns the head then, and whether that is it.
+
+        Args:
+            between: by reference, even if it is small; one that is not must follow within ``publish.every_s``.
+        """
+        envelope, data = self._write(taken, parent, parent.epoch, predictions_from, between=between)
+        won = self._announce("version", envelope, data, between=between)
         head = self._log.head
         assert head is not None
         self._prune()
         return head, won
 
     def _write(
-        self, taken: versions.Snapshot, parent: Envelope | None, epoch: int, predictions_from: dict[int, int]
+        self,
+        taken: versions.Snapshot,
+        parent: Envelope | None,
+        epoch: int,
+        predictions_from: dict[int, int],
+        *,
+        between: bool = False,
     ) -> tuple[Envelope, bytes]:
         made = versions.write(
             self.spec,
@@ -285,21 +301,30 @@ class Seeder:
             topic_ids=self._ids,
             created_s=time.time(),
             parts=self._parts,
+            between=between,
         )
         failpoints.reach("written")
         return made
 
-    def _announce(self, kind: Literal["version", "epoch"], envelope: Envelope, data: bytes) -> bool:
-        return self._log.announce(kind, envelope, data, inline_bytes=self.spec.publish.inline_bytes)
+    def _announce(
+        self, kind: Literal["version", "epoch"], envelope: Envelope, data: bytes, *, between: bool = False
+    ) -> bool:
+        inline_bytes = self.spec.publish.inline_bytes
+        return self._log.announce(kind, envelope, data, inline_bytes=inline_bytes, between=between)
 
     def _prune(self) -> None:
-        """Keep the newest versions, and whatever head and parent need; trim the log to them now and then."""
+        """Now and then, keep the newest versions and whatever head and parent need; trim the log to its history."""
+        now_s = time.monotonic()
+        self._untrimmed += 1
+        if now_s < self._prune_due_s:
+            return
+        self._prune_due_s = now_s + PRUNE_S
         needed = {e.artefact for _, e in list(self._log.fold.history)[-2:]}
         keep = self.spec.publish.keep
         self._parts.prune(keep=keep, always=frozenset(needed))
         self._registry.prune("variants", keep=keep)
-        self._published += 1
-        if self._published % HISTORY == 0:
+        if self._untrimmed >= HISTORY and now_s >= self._trim_due_s:
+            self._untrimmed, self._trim_due_s = 0, now_s + TRIM_S
             self._log.trim()
 
     # --- questions ----------------------------------------------------------------------------------------
@@ -307,6 +332,11 @@ class Seeder:
     def newest(self) -> Envelope | None:
         self._log.poll(0.0)
         return self._log.head
+
+    @property
+    def between(self) -> bool:
+        """Whether the head was announced as one that another, inline, follows."""
+        return self._log.fold.between
 
     def mend_head(self) -> bool:
         """While idle: see now and then that the head's artefact can be read; if not, restore (rule 19).

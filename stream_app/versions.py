@@ -71,11 +71,13 @@ def write(
     topic_ids: Mapping[str, str],
     created_s: float,
     parts: Parts | None = None,
+    between: bool = False,
 ) -> tuple[Envelope, bytes]:
     """Make a snapshot durable; returns its envelope and the artefact's bytes. Not announced yet.
 
     Args:
         parts: writes what is too large to travel inline; None for who writes so rarely that all would be new.
+        between: it will not travel inline, however small.
     """
     draft = Envelope(
         id="",
@@ -103,8 +105,8 @@ def write(
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.
     texts = {"spec": to_json(spec), "envelope": json.dumps(msgspec.to_builtins(draft, str_keys=True))}
     data = pack(taken.arrays | _serving(spec, taken), texts)
-    large = parts is not None and len(data) > spec.publish.inline_bytes
-    artefact = parts.write(data) if parts and large else registry.write(FOLDER, SUFFIX, data)
+    by_reference = between or len(data) > spec.publish.inline_bytes
+    artefact = parts.write(data) if parts and by_reference else registry.write(FOLDER, SUFFIX, data)
     envelope = msgspec.structs.replace(
         draft,
         id=artefact.id,

@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ import aiokafka
 import msgspec
 
 from stream_app import failpoints, seed, versions
+from stream_app.cadence import Cadence
 from stream_app.columns import BadRow, split
 from stream_app.errors import BrokerError, StuckError, TopicError
 from stream_app.events import DeadLetter, Decision, Topics
@@ -36,7 +38,9 @@ CHECK_IDS_S = 10.0
 PUBLISH_S = 120.0
 """Every step of publishing has a limit of its own, but for a registry that hangs."""
 LINGER_S = 0.005
-"""How long a step that is not full waits for more records."""
+"""How long a step that is not full waits for the next record."""
+HELD_S = 0.03
+"""How long it waits at most, though more keep coming."""
 KEEP_LETTER_BYTES = 65_536
 KEEP_REASON_CHARACTERS = 1_000
 """A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
@@ -88,19 +92,23 @@ class Worker:
         self._publishing_since_s = 0.0
         self._committing: asyncio.Task[None] | None = None
         self._published: dict[int, int] = {}
-        self._due_s = 0.0
+        publish = seeder.spec.publish
+        self._cadence = Cadence(every_s=publish.every_s, least_s=publish.least_s, share=publish.share)
+        self._inline_due_s = 0.0
         self._ids_due_s = 0.0
         self._moved_s = time.monotonic()
         self._stuck_s = stuck_s
         self._closing = False
         self._held = asyncio.Event()
+        self._held_s = 0.0
         self._took = 0
+        self._learned = asyncio.Event()
 
     async def start(self) -> None:
         # Not idempotent (the embedded broker refuses aiokafka's request for an id). A retry may write a record
         # twice: it then looks like a stranger's between ours, and the worker begins again from the head.
         self._producer = aiokafka.AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap_servers.split(","), acks="all", linger_ms=5
+            bootstrap_servers=self._bootstrap_servers.split(","), acks="all", linger_ms=0
         )
         await self._producer.start()
 
@@ -111,7 +119,7 @@ class Worker:
             done, _ = await asyncio.wait([self._publishing], timeout=10)
             for task in done:
                 task.result()
-        if self._advanced() and (self._publishing is None or self._publishing.done()):
+        if (self._advanced() or self._owes_inline()) and (self._publishing is None or self._publishing.done()):
             await asyncio.wait_for(self._publish(), timeout=15)
         if self._committing is not None:
             await asyncio.wait([self._committing], timeout=2)
@@ -158,7 +166,7 @@ class Worker:
         log.warning("beginning again from the head: %s", reason)
         await self._seed()
         # At another moment than before: two workers in step would always see the same one lose.
-        self._due_s = time.monotonic() + random.uniform(0.0, self._spec.publish.every_s)
+        self._cadence.postpone(time.monotonic() + random.uniform(0.0, self._spec.publish.every_s))
         assert self._core is not None
         await self._consumer.seek({p: s.next_offset for p, s in self._core.partitions.items()})
         if not self._closing:  # the producer may be gone
@@ -176,6 +184,7 @@ class Worker:
             if state is not None and records[-1].offset < state.expected:
                 await self._mind_ids()  # left over from before a seek, or was the topic created anew?
                 return
+            stood = state.next_offset if state is not None else 0
             taken: Taken | None = await self._learn(partial(self._core.take, partition, records, more=more))
             assert taken is not None
             if taken.gap_at is not None:
@@ -184,17 +193,20 @@ class Worker:
                 self._moved_s = time.monotonic()
                 failpoints.reach("taken")
                 await self._carry_away(partition, taken)
+                self._learned.set()
             self._took += 1
             if state is not None and state.held:
+                if state.next_offset != stood or not self._held.is_set():
+                    self._held_s = time.monotonic()
                 self._held.set()
 
     async def linger(self) -> None:
-        """Run for ever: when no chunk has come for LINGER_S, what was held back takes effect."""
+        """Run for ever: when no chunk has come for LINGER_S, or HELD_S have passed, what was held back takes effect."""
         while True:
             await self._held.wait()
             took = self._took
             await asyncio.sleep(LINGER_S)
-            if took == self._took and not self._lock.locked():
+            if time.monotonic() - self._held_s >= HELD_S or (took == self._took and not self._lock.locked()):
                 await self._flush()
 
     async def _flush(self) -> None:
@@ -203,6 +215,7 @@ class Worker:
             for partition, state in [] if self._core is None else list(self._core.partitions.items()):
                 if self._core is not None and state.held:
                     await self._carry_away(partition, await self._learn(partial(self._core.take, partition, ())))
+            self._learned.set()
 
     async def _mind_ids(self) -> None:
         """Now and then: are the topics still those that the offsets are counted in?"""
@@ -289,14 +302,30 @@ class Worker:
                 return
             finished, self._publishing = self._publishing, None
             finished.result()
-        if self._advanced():
-            if time.monotonic() >= self._due_s:
-                self._due_s = time.monotonic() + self._spec.publish.every_s
-                self._publishing_since_s = time.monotonic()
-                self._publishing = asyncio.create_task(self._publish())
-            return
-        await self._follow()
-        await self._watch()
+        now_s = time.monotonic()
+        advanced = self._advanced()
+        if now_s >= (self._cadence.due_s if advanced else self._inline_due_s) and (advanced or self._owes_inline()):
+            self._cadence.begin(now_s)
+            self._publishing_since_s = now_s
+            self._publishing = asyncio.create_task(self._publish())
+        if not advanced and self._publishing is None:
+            await self._follow()
+            await self._watch()
+
+    async def rest(self, most_s: float) -> None:
+        """Until there may be something for ``tick`` to do, ``most_s`` at most."""
+        if self._publishing is not None and not self._publishing.done():
+            await asyncio.wait([self._publishing], timeout=most_s)
+        elif self._advanced() and not self._closing:
+            await asyncio.sleep(min(most_s, max(0.0, self._cadence.due_s - time.monotonic())))
+        else:
+            self._learned.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._learned.wait(), most_s)
+
+    def _owes_inline(self) -> bool:
+        """Whether the head is one that cannot be read without the registry, and was announced so."""
+        return self._head is not None and self._seeder.between
 
     def _advanced(self) -> bool:
         if self._core is None:
@@ -309,7 +338,8 @@ class Worker:
             core, head, trails = self._core, self._head, self._trails
             if core is None:  # a rebalance took the partitions away
                 return
-            taken = await self._learn(partial(versions.snapshot, core))
+            taken, copied_s = await self._learn(partial(_timed, versions.snapshot, core))
+            taken.metrics["publish_share"] = self._cadence.share
             sent, letters = list(self._sent), list(self._letter_acks)
         assert head is not None
         await self._mind_ids()
@@ -317,7 +347,12 @@ class Worker:
         stranger = await _acknowledged(sent, trails)
         if stranger is None:
             hint = {p: t.start(taken.replay_from[p][0]) for p, t in trails.items()}
-            now, won = await self._call(self._seeder.publish, taken, head, hint)
+            between = self._publishing_since_s < self._inline_due_s and not self._closing
+            if not between:
+                self._inline_due_s = self._publishing_since_s + self._spec.publish.every_s
+            publish = partial(self._seeder.publish, between=between)
+            (now, won), written_s = await self._call(_timed, publish, taken, head, hint)
+            self._cadence.cost(copied_s + written_s)
             if not won:
                 stranger = f"version {now.number} came in between"
         async with self._lock:
@@ -368,6 +403,12 @@ class Worker:
 
     async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))
+
+
+def _timed(work: Callable[..., T], *args: Any) -> tuple[T, float]:
+    """What it returns, and the processor's time that it took in this thread."""
+    began_s = time.thread_time()
+    return work(*args), time.thread_time() - began_s
 
 
 async def _acknowledged(sent: Sequence[_Sent], trails: Mapping[int, Trail]) -> str | None:

@@ -131,6 +131,28 @@ def test_artefacts_by_reference(embedded: str, app_name: str, tmp_path: Path) ->
         until(lambda: score(follower.live) == 0.6)
 
 
+def test_without_a_registry_versions_between_two_inline_ones_are_passed_over(embedded: str, app_name: str) -> None:
+    spec = spec_of(app_name)
+    with writing(embedded, spec) as writer, following(embedded, app_name) as follower:
+        writer.version(0.6)
+        writer.announce(artefact(spec, 0.7), inline=False, between=True)
+        until(lambda: follower.live is not None)
+        writer.announce(artefact(spec, 0.8), inline=False, between=True)
+        writer.version(0.9)
+        until(lambda: score(follower.live) == 0.9)
+        assert (follower.refused, follower.alarm, follower.waiting_for) == (0, "", "")
+
+
+def test_with_a_registry_versions_between_two_inline_ones_are_taken_too(
+    embedded: str, app_name: str, tmp_path: Path
+) -> None:
+    registry, spec = Registry(str(tmp_path)), spec_of(app_name)
+    with writing(embedded, spec, registry) as writer, following(embedded, app_name, registry) as follower:
+        writer.version(0.6)
+        writer.announce(artefact(spec, 0.7), inline=False, between=True)
+        until(lambda: score(follower.live) == 0.7)
+
+
 def test_an_artefact_that_appears_later_is_taken(
     embedded: str, app_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

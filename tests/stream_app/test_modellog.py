@@ -121,6 +121,17 @@ def test_an_inline_artefact_is_not_kept_for_a_head_that_has_none() -> None:
     assert folded(announce(A, inline=b"a"), announce(B)).head_inline is None
 
 
+def test_the_newest_inline_artefact_is_kept_while_versions_lie_between_it_and_the_next() -> None:
+    begun = [announce(A, inline=b"a"), announce(B, between=True)]
+    found = folded(*begun)
+    assert found.inline is not None
+    assert (found.inline.envelope.id, found.inline.data, found.between) == ("a", b"a", True)
+    assert not folded(*begun, announce(C, inline=b"c")).between
+    large = folded(*begun, announce(C))
+    assert (large.inline, large.between) == (None, False)
+    assert not folded(announce(A)).between
+
+
 def test_a_first_version_has_no_parent() -> None:
     assert folded(announce(B)).head is None
     assert folded(announce(B), announce(A), announce(B)).ignored == 1

@@ -284,3 +284,38 @@ def test_what_a_step_was_waiting_with_is_read_again_after_a_rebalance(line: Line
     run(work())
     seeded = line.seeder().seed()
     assert seeded.core.partitions[0].count == seeded.head.ledger[0][0] > 50
+
+
+def test_of_frequent_versions_few_travel_inline_and_the_last_does_when_nothing_more_comes(line: Line) -> None:
+    publish = msgspec.structs.replace(line.spec.publish, every_s=3600.0, least_s=0.01, share=1.0)
+    line.spec = msgspec.structs.replace(line.spec, publish=publish)
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            for _ in range(4):
+                await mine.feed(0, events(line, 0), 5)
+                await mine.until(lambda: not mine.worker._advanced())
+            fold = mine.worker._seeder._log.fold
+            assert fold.between
+            assert fold.head_inline is None
+            mine.worker._inline_due_s = 0.0
+            await mine.until(lambda: not fold.between)
+            assert fold.head is not None
+            assert (fold.head.offsets[0], fold.head_inline is None) == (20, False)
+
+    run(work())
+
+
+def test_a_worker_rests_until_something_was_learned(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            resting = asyncio.create_task(mine.worker.rest(3600.0))
+            await asyncio.sleep(0)
+            assert not resting.done()
+            await mine.feed(0, events(line, 0), 5)
+            await resting
+
+    run(work())

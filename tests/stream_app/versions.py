@@ -173,7 +173,7 @@ class Writer:
         self.client = LogClient(bootstrap_servers, f"{spec.name}.models")
         self.client.catch_up()
 
-    def announce(self, data: bytes, *, inline: bool = True, **changes: object) -> Envelope:
+    def announce(self, data: bytes, *, inline: bool = True, between: bool = False, **changes: object) -> Envelope:
         """Make it the head. ``changes`` are fields of its envelope."""
         head = self.client.head
         if self._registry:
@@ -185,6 +185,7 @@ class Writer:
             parent_envelope=head,
             parent_at=self.client.fold.head_at,
             inline=data if inline else None,
+            between=between,
         )
         assert self.client.propose(wish)
         assert self.client.head is not None
