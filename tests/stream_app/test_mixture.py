@@ -168,6 +168,19 @@ def test_another_learner_adopted_begins_with_answers_lost() -> None:
     assert core.counts["skipped_steps"] == 0
 
 
+@pytest.mark.parametrize("task", TASKS)
+def test_the_size_of_fetches_does_not_matter_to_a_mixture_either(task: str) -> None:
+    spec, records = late(task)
+    states = set()
+    for size in (1, 7, 64, 1000):
+        core = mixture_core(spec)
+        for at in range(0, 300, size):
+            core.take(0, records[at : min(at + size, 300)], more=True)
+        core.take(0, ())
+        states.add(pack(core.state(), {}))
+    assert len(states) == 1
+
+
 # Served -------------------------------------------------------------------------------------------------
 
 
