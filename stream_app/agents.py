@@ -86,7 +86,8 @@ def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerAp
     @app.agent(topic, name="learn")
     async def learn(chunks: Any) -> None:
         async for event in chunks.events():
-            await _or_die(app.worker.take(event.message.partition, event.message.value, more=True))
+            taking = _or_die(app.worker.take(event.message.partition, event.message.value, more=True))
+            await asyncio.shield(taking)  # Faust may cancel the agent; what the core has learned is carried away
 
     @app.task  # type: ignore[untyped-decorator]
     async def linger() -> None:

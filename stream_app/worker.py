@@ -115,6 +115,9 @@ class Worker:
     async def close(self) -> None:
         """Publish what is learned, then stop."""
         self._closing = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(10), self._lock:
+                pass  # what is being learned is carried away first
         if self._publishing is not None:
             done, _ = await asyncio.wait([self._publishing], timeout=10)
             for task in done:
@@ -212,9 +215,12 @@ class Worker:
     async def _flush(self) -> None:
         async with self._lock:
             self._held.clear()
-            for partition, state in [] if self._core is None else list(self._core.partitions.items()):
-                if self._core is not None and state.held:
-                    await self._carry_away(partition, await self._learn(partial(self._core.take, partition, ())))
+            core = self._core
+            if core is None or self._closing:
+                return
+            for partition, state in core.partitions.items():
+                if state.held:
+                    await self._carry_away(partition, await self._learn(partial(core.take, partition, ())))
             self._learned.set()
 
     async def _mind_ids(self) -> None:

@@ -319,3 +319,22 @@ def test_a_worker_rests_until_something_was_learned(line: Line) -> None:
             await resting
 
     run(work())
+
+
+def test_what_is_being_learned_when_it_ends_is_carried_away_and_what_is_held_is_let_go(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        mine = await begun(line, 0, 1)
+        lingering = asyncio.create_task(mine.worker.linger())
+        await mine.feed(1, events(line, 1), 5, more=True)
+        taking = asyncio.create_task(mine.feed(0, events(line, 0), 45, more=True))
+        await asyncio.sleep(0)  # it has begun, in the core's thread
+        await mine.worker.close()
+        await taking
+        await asyncio.sleep(0.05)  # long enough to linger
+        assert not lingering.done()
+        lingering.cancel()
+
+    run(work())
+    assert line.seeder().seed().head.offsets == {0: 32, 1: 0}
