@@ -1,4 +1,7 @@
-"""The commands: worker | tuner | compressor | serve | monitor | lag | produce | up, and those of ``operator``."""
+"""The commands: those of ``operator``, and
+
+worker | tuner | compressor | serve | monitor | lag | dead-letters | produce | up
+"""
 
 import argparse
 import gc
@@ -14,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from models.spec import LONGEST_S, ModelSpec, SpecError, read_spec
-from stream_app import operator
+from stream_app import operator, redrive
 from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.registry import Registry
@@ -73,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("serve", _serve, "answer over gRPC, and HTTP if asked to, with the newest version"),
         ("monitor", _monitor, "Prometheus endpoint and live view: lag, loss, drift, versions"),
         ("lag", _lag, "per partition: end offset, offset in the newest version, lag"),
+        ("dead-letters", _dead_letters, "list what could not be an event, and send it again once it can"),
         ("produce", _produce, "send a file of examples, CSV or JSON lines, to the events topic"),
         ("up", _up, "all of it on this machine, with an embedded broker if none is named"),
         *operator.COMMANDS,
@@ -80,7 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         sub.set_defaults(command=command, parser=sub)
         _common(sub, broker_required=name != "up")
-        if name not in ("monitor", "lag", "produce"):
+        if name not in ("monitor", "lag", "dead-letters", "produce"):
             _add_registry(sub)
         if add := (_ADD | operator.ADD).get(name):
             add(sub)
@@ -259,6 +263,7 @@ _ADD = {
     "serve": _add_serve,
     "monitor": _add_monitor,
     "lag": _add_lag,
+    "dead-letters": redrive.add_flags,
     "produce": _add_produce,
     "up": _add_up,
 }
@@ -400,6 +405,10 @@ def _lag(args: argparse.Namespace, spec: ModelSpec) -> int:
     from stream_app import lag
 
     return lag.run(spec.name, bootstrap_servers=args.bootstrap_servers, as_json=args.json, watch_s=args.watch)
+
+
+def _dead_letters(args: argparse.Namespace, spec: ModelSpec) -> int:
+    return redrive.run(args, spec, operator.who())
 
 
 def _produce(args: argparse.Namespace, spec: ModelSpec) -> int:

@@ -4,6 +4,7 @@
     ├── SettingsError      a flag or an environment variable is wrong
     ├── DecodeError        a record of the events topic cannot be an event
     ├── ExampleError       what a producer was given is no example
+    ├── LetterError        a dead letter cannot, or should not, be sent again
     ├── BrokerError        the broker is missing, dead or refuses
     │   ├── TopicError     a topic is missing, recreated, shorter than what the model has seen
     │   ├── DeliveryError  examples were sent and not acknowledged
@@ -36,6 +37,10 @@ class DecodeError(StreamAppError):
 
 
 class ExampleError(StreamAppError):
+    exit_code = 2
+
+
+class LetterError(StreamAppError):
     exit_code = 2
 
 

@@ -30,6 +30,9 @@ WEIGHTS = (1e-6, 1e6)
 LONGEST_ID = 512
 """Characters."""
 
+KEEP_LETTER_BYTES = 65_536
+"""A dead letter keeps so much of the record; one that is as long may be only the beginning."""
+
 CONTENT_TYPE = "content-type"
 """Header of a record that says what it is, as a ContentType; a record without one is JSON."""
 
@@ -69,7 +72,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: str
     """drift | recalled | tuned | promoted | kept | quantised | reseeded | rolled_back | pinned | unpinned | imported |
-    canary | shadow | guard | judged | withdrawn | refused"""
+    canary | shadow | guard | judged | withdrawn | refused | redriving | redriven"""
     at_s: float
     """Wall clock, seconds since the epoch."""
     version: int

@@ -23,6 +23,7 @@ DEFAULT_LISTEN = "127.0.0.1:9464"
 DECISION_KINDS = (
     *("drift", "recalled", "tuned", "promoted", "kept", "quantised", "reseeded"),
     *("rolled_back", "pinned", "unpinned", "imported", "canary", "shadow", "guard", "judged", "withdrawn", "refused"),
+    *("redriving", "redriven"),
 )
 """Shown from the start, at 0: a rate needs a first value."""
 

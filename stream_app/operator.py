@@ -112,11 +112,12 @@ def _operator(args: argparse.Namespace, spec: ModelSpec) -> "Iterator[Operator]"
 
     connect(args.bootstrap_servers)
     topics, registry = Topics.of(spec.name), _registry(args, spec)
-    with operator(args.bootstrap_servers, topics, registry, _who(), spec.publish.inline_bytes) as found:
+    with operator(args.bootstrap_servers, topics, registry, who(), spec.publish.inline_bytes) as found:
         yield found
 
 
-def _who() -> str:
+def who() -> str:
+    """Whose name goes on record with a decision."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name

@@ -26,7 +26,7 @@ from stream_app import failpoints, seed, versions
 from stream_app.cadence import Cadence
 from stream_app.columns import BadRow, split
 from stream_app.errors import BrokerError, StuckError, TopicError
-from stream_app.events import DeadLetter, Decision, Topics
+from stream_app.events import KEEP_LETTER_BYTES, DeadLetter, Decision, Topics
 from stream_app.learn import Core, Taken
 from stream_app.modellog import Envelope
 from stream_app.predictions import Trail, encode_blocks
@@ -41,7 +41,6 @@ LINGER_S = 0.005
 """How long a step that is not full waits for the next record."""
 HELD_S = 0.03
 """How long it waits at most, though more keep coming."""
-KEEP_LETTER_BYTES = 65_536
 KEEP_REASON_CHARACTERS = 1_000
 """A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
 
