@@ -15,8 +15,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.merging import Fork
 from models.rates import RecentRates, Table
 from models.scaler import Scaler
+from models.scaler import merged as scaler_merged
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 
@@ -236,6 +238,11 @@ class FeatureEncoder:
 
     def state(self) -> Arrays:
         return prefixed("scaler", self.scaler.state()) | prefixed("rates", self.rates.state())
+
+    def merged(self, fork: Fork) -> Arrays:
+        """One state of what two have learned of the same base."""
+        scaler, rates = scaler_merged(fork.under("scaler")), self.rates.merged(fork.under("rates"))
+        return prefixed("scaler", scaler) | prefixed("rates", rates)
 
     def load(self, state: Arrays) -> None:
         self.scaler.load(under("scaler", state))

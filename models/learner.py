@@ -5,6 +5,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from models.merging import Fork
 from models.snapshot import Arrays
 
 Floats = NDArray[np.float32]
@@ -77,6 +78,14 @@ class Learner(Protocol):
 
     def state(self) -> Arrays:
         """Everything that learning has changed, copied."""
+        ...
+
+    def merged(self, fork: Fork) -> Arrays:
+        """One state of what two have learned since the same base, if both have learned something.
+
+        Raises:
+            MergeError: this kind cannot be merged.
+        """
         ...
 
     def load(self, state: Arrays) -> None:

@@ -10,8 +10,10 @@ from functools import cache
 import numpy as np
 
 from models.blend import strength
+from models.experts.merge import Part, merge
 from models.experts.mixture import Mixture
 from models.learner import Floats, Ints, check_weights
+from models.merging import Fork, picked
 from models.shapes import dense_columns
 from models.snapshot import Arrays
 from models.spec import ModelSpec
@@ -103,6 +105,13 @@ class MixtureLearner:
     def state(self) -> Arrays:
         arrays = self._mixture.state()
         return arrays if self._reference is None else arrays | {"reference": self._reference.copy()}
+
+    def merged(self, fork: Fork) -> Arrays:
+        began, *rows = (int(state["window.count"][0]) for state in fork[:3])
+        base, *states = ({k: a for k, a in state.items() if k != "reference"} for state in fork[:3])
+        found = merge(base, [Part(s, n - began, key) for key, (s, n) in enumerate(zip(states, rows, strict=True))])
+        reference = picked(fork, "reference")
+        return found if reference is None else found | {"reference": reference}
 
     def load(self, state: Arrays) -> None:
         self.set_reference(state["reference"].astype(np.float32) if "reference" in state else None)

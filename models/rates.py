@@ -10,9 +10,12 @@ rate      (s + PSEUDO * overall) / (w + PSEUDO), overall shrunk to the all-time 
 Rates stay means: their log-odds, tried too, served the flights worse (AUC 0.752, means 0.754).
 """
 
+from copy import copy
+
 import numpy as np
 from numpy.typing import NDArray
 
+from models.merging import Fork, added
 from models.snapshot import Arrays
 
 PSEUDO = 5.0
@@ -115,6 +118,27 @@ class RecentRates:
             "sum": self.totals[:-1].copy(),
             "count": self.totals[-1:].copy(),
         }
+
+    def merged(self, fork: Fork) -> Arrays:
+        """States of the same rates: what both have counted, exactly. All decay alike, so counts of one time add up."""
+        used = np.unique(np.concatenate([state["used"].astype(np.int64) for state in fork[:3]]))
+        base, *parts = (self._loaded(state) for state in fork[:3])
+        newest_s = np.maximum.reduce([base.last_s, *(part.last_s for part in parts)])  # (rows,)
+        (w0, s0), *now = (each._decayed(used, newest_s[used]) for each in (base, *parts))
+        return {
+            "used": used.astype(np.int32),
+            "w": added(w0, [w for w, _ in now]),
+            "s": added(s0, [s for _, s in now]),
+            "last_s": newest_s[used],
+            "sum": added(fork.base["sum"], fork.parts("sum")),
+            "count": added(fork.base["count"], fork.parts("count")),
+        }
+
+    def _loaded(self, state: Arrays) -> "RecentRates":
+        found = copy(self)
+        found.w, found.s, found.last_s = self.w.copy(), self.s.copy(), self.last_s.copy()
+        found.load(state)
+        return found
 
     def load(self, state: Arrays) -> None:
         used = state["used"].astype(np.int64)

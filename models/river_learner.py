@@ -16,6 +16,7 @@ import numpy as np
 
 from models import estimators, pickles
 from models.learner import Floats, Ints, check_weights
+from models.merging import Fork, MergeError
 from models.shapes import rate_columns
 from models.snapshot import Arrays
 from models.spec import ModelSpec, river_stages
@@ -171,6 +172,14 @@ class RiverLearner:
             PickleError: it cannot be pickled.
         """
         return {ESTIMATOR: pickles.dumps(self._estimator).copy()}
+
+    def merged(self, fork: Fork) -> Arrays:
+        """Nobody knows how.
+
+        Raises:
+            MergeError: always.
+        """
+        raise MergeError("River's estimators cannot be merged")
 
     def load(self, state: Arrays) -> None:
         """Back to a state.

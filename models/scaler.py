@@ -7,6 +7,7 @@ Batches merge by Chan, Golub & LeVeque (1979), so the statistics add up over wor
 import numpy as np
 from numpy.typing import NDArray
 
+from models.merging import Fork, quotient
 from models.snapshot import Arrays
 
 Columns = NDArray[np.float64]
@@ -101,6 +102,20 @@ class Scaler:
 
     def load(self, state: Arrays) -> None:
         self.n, self.mean, self.m2 = (state[k].astype(np.float64) for k in ("n", "mean", "m2"))
+
+
+def merged(fork: Fork) -> Arrays:
+    """What both have counted in, by Chan, Golub & LeVeque (1979): theirs, and what is new in mine."""
+    was, theirs, mine = ({k: a[k].astype(np.float64) for k in ("n", "mean", "m2")} for a in fork[:3])
+    n = mine["n"] - was["n"]
+    shift = quotient((mine["mean"] - was["mean"]) * mine["n"], n)  # of the new values' mean from the base's
+    squares = mine["m2"] - was["m2"] - quotient(shift**2 * was["n"] * n, mine["n"])
+    total, off = theirs["n"] + n, was["mean"] + shift - theirs["mean"]
+    return {
+        "n": total,
+        "mean": theirs["mean"] + quotient(off * n, total),
+        "m2": theirs["m2"] + np.maximum(squares, 0.0) + quotient(off**2 * theirs["n"] * n, total),
+    }
 
 
 def _median(values: Columns, n: NDArray[np.int64]) -> Columns:

@@ -24,8 +24,10 @@ from torch import Tensor
 from models import fused, losses, nets
 from models.blend import blended, strength
 from models.learner import Floats, Ints, check_weights
+from models.merging import Fork, averaged, faded, picked, stepped
 from models.optimisers import Steps, optimiser_of
 from models.scaler import Scaler
+from models.scaler import merged as scaler_merged
 from models.shapes import output_parts, parameter_shapes, split
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
@@ -200,6 +202,16 @@ class TorchLearner:
         name, settings = self._spec.optimiser.name, self._spec.optimiser.settings
         return f"optimiser.{name}" + (json.dumps(settings, sort_keys=True) if settings else "")
 
+    def merged(self, fork: Fork) -> Arrays:
+        found: Arrays = {"theta": stepped(fork.base["theta"], fork.parts("theta"), fork.rows).astype(np.float32)}
+        if (reference := picked(fork, "reference")) is not None:
+            found["reference"] = reference
+        if self._balanced:
+            keep, steps = 0.5 ** (1 / CLASS_HALF_LIFE_EXAMPLES), fork.rows.tolist()
+            found["class_counts"] = faded(fork.base["class_counts"], fork.parts("class_counts"), keep, steps)
+        slots = _merged_slots(fork.under(self._slots_name))
+        return found | prefixed(self._slots_name, slots) | prefixed("target", scaler_merged(fork.under("target")))
+
     def load(self, state: Arrays) -> None:
         self._values[:] = state["theta"]
         self.set_reference(state["reference"].astype(np.float32) if "reference" in state else None)
@@ -208,3 +220,14 @@ class TorchLearner:
         self._optimiser = self._fresh_optimiser()
         self._optimiser.load(under(self._slots_name, state))
         self._target_scaler.load(under("target", state))
+
+
+def _merged_slots(fork: Fork) -> Arrays:
+    """What optimisers remember, by whose steps it was made; none before the first step."""
+    if not fork.theirs or not fork.mine:
+        return fork.mine or fork.theirs
+    found: Arrays = {}
+    for name, own in fork.mine.items():
+        parts = [part.reshape(own.shape) for part in fork.parts(name)]  # at rest, a number is an array of one
+        found[name] = averaged(np.zeros_like(own), parts, fork.rows).astype(own.dtype)
+    return found

@@ -162,6 +162,11 @@ class LabelJoin:
         oldest = self._table[there[self._table["first_at"][there].argmin()]]
         return int(oldest["first_at"]), float(oldest["clock_s"])
 
+    def rows(self) -> Ints:
+        """What was made of the features that wait for their label."""
+        entries = self._table[self._table["there"] & ~self._table["done"] & ~np.isnan(self._table["time_s"])]
+        return np.asarray(entries["row"], np.int64)
+
     def __len__(self) -> int:
         return len(self._slots)
 

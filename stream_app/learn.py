@@ -5,7 +5,7 @@ challenger and the simulation drive the same code.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from models.explain import Importance
 from models.features import FeatureEncoder, Raw
 from models.hashes import HashedEncoder, text_hashes
 from models.learner import Floats, Ints, Learner
+from models.merging import Fork
 from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
@@ -43,6 +44,13 @@ COUNTS = (
 
 MOST_CLASSES = 20
 """Every announcement carries their counts."""
+
+
+class Version(NamedTuple):
+    """A version, whole."""
+
+    envelope: Envelope
+    arrays: Arrays
 
 
 class Step(NamedTuple):
@@ -350,10 +358,16 @@ class Core:
         for p, offset in offsets.items():
             self.partitions[p] = Partition(LabelJoin(self.spec.label.wait_s), offset)
 
-    def stand(self, envelope: Envelope) -> None:
-        """Stand where a version stands, having learned nothing of it; what it remembers comes by ``rebuild``."""
+    def stand(self, envelope: Envelope, mine: Collection[int] | None = None) -> None:
+        """Stand where a version stands, having learned nothing of it; what it remembers comes by ``rebuild``.
+
+        Args:
+            mine: partitions that this replica learns; None is all.
+        """
         self.partitions, self.waiting = {}, Waiting()
         for p, next_offset in envelope.offsets.items():
+            if mine is not None and p not in mine:
+                continue
             _, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
             count, xor = envelope.ledger.get(p, (0, 0))
             join = LabelJoin(self.spec.label.wait_s, clock_s)
@@ -371,19 +385,50 @@ class Core:
             | {"core.last_target": np.array([self._last_target])}
         )
 
-    def load(self, arrays: Arrays, envelope: Envelope) -> None:
-        """Back to a version; each partition then needs ``rebuild`` if it remembers anything."""
-        self.encoder.load(under("features", arrays))
-        self._load_score(under("score", arrays))
-        self.learner.load(under("learner", arrays))
+    def load(self, arrays: Arrays, envelope: Envelope, mine: Collection[int] | None = None) -> None:
+        """Back to a version; each partition then needs ``rebuild`` if it remembers anything.
+
+        Args:
+            mine: partitions that this replica learns; None is all.
+        """
+        self._load_learned(arrays)
         self.references.load(under("references", arrays))
         self.drift.load(under("drift", arrays))
         self.inputs.load(under("drift", arrays))
         self.importance.load(under("importance", arrays))
         self._last_target = float(arrays["core.last_target"].astype(np.float64)[0])
         self.reference = envelope.reference
-        self.counts = {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
-        self.stand(envelope)
+        self.counts = _counts(envelope)
+        self.stand(envelope, mine)
+
+    def _load_learned(self, arrays: Arrays) -> None:
+        self.encoder.load(under("features", arrays))
+        self._load_score(under("score", arrays))
+        self.learner.load(under("learner", arrays))
+
+    def rebase(self, base: Version, head: Version) -> None:
+        """Go on from ``head``, of which others have learned the most, with what was learned here since ``base``.
+
+        What watches and remembers this replica's own rows stays: detectors, past references, importances, what waits.
+
+        Raises:
+            MergeError: the learner is of a kind that cannot be merged; nothing has changed.
+        """
+        mine, was, theirs = self.state(), base.envelope, head.envelope
+        counts = {name: n - _counts(was)[name] for name, n in self.counts.items()}
+        fork = Fork(base.arrays, head.arrays, mine, theirs.labels - was.labels, counts["learned"])
+        self._load_learned(
+            prefixed("features", self.encoder.merged(fork.under("features")))
+            | prefixed("score", self.score.merged(fork.under("score")))
+            | prefixed("learner", _merged(self.learner, fork.under("learner")))
+        )
+        self.counts = {name: n + counts[name] for name, n in _counts(theirs).items()}
+        if self.reference == was.reference:
+            self.reference = theirs.reference
+
+    def forget(self, partition: int) -> None:
+        """Another replica learns it from now on."""
+        self.waiting.give_back(self.partitions.pop(partition).join.rows())
 
     def _load_score(self, arrays: Arrays) -> None:
         """What an older program kept of its score may be laid out otherwise: no reason to lose what it learned."""
@@ -434,6 +479,17 @@ class Core:
 
     def hyper(self) -> Hyper:
         return Hyper(learning_rate=self.learner.learning_rate, half_life_events=self.learner.half_life_events)
+
+
+def _counts(envelope: Envelope) -> dict[str, int]:
+    return {name: int(envelope.metrics.get(name, 0)) for name in COUNTS}
+
+
+def _merged(learner: Learner, fork: Fork) -> Arrays:
+    """The learner's part of a fork; where only one has learned anything, it is its own."""
+    if not fork.my_rows:
+        return fork.theirs
+    return learner.merged(fork) if fork.their_rows else fork.mine
 
 
 def _is_batch(record: Record) -> bool:

@@ -129,10 +129,10 @@ class LogClient:
         )
 
     def propose(self, wish: Announcement, timeout_s: float = 30.0) -> bool:
-        """Announce until the log shows ``wish``, or a rival, as the head (rules 14, 15).
+        """Announce until the log shows that ``wish`` has become the head, or a rival (rules 14, 15).
 
         Returns:
-            True if it is the head now; False if the log has moved on without it.
+            True if it has, whatever has come after it; False if the log has moved on without it.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -140,7 +140,7 @@ class LogClient:
             failpoints.reach("announced")
             while at is not None and self.position() <= at and time.monotonic() < deadline:
                 self.poll(0.05)
-            if self.head is not None and self.head.id == wish.envelope.id:
+            if self.fold.counted(wish.envelope.id, wish.parent_at):
                 return True
             if at is not None or not self.fold.counts(wish):
                 return False

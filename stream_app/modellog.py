@@ -292,6 +292,10 @@ class Fold:
         for at, earlier in later:
             self.apply(at, earlier)
 
+    def counted(self, id_: str, after: int) -> Envelope | None:
+        """The version of this id that became the head after offset ``after``, if it did, and not very many since."""
+        return next((e for at, e in self.history if e.id == id_ and at > after), None)
+
     def counts(self, record: Announcement) -> bool:
         """Whether it would become the head if it were the next record."""
         wish, head = record.envelope, self.head

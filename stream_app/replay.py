@@ -105,7 +105,7 @@ class Reader:
 def rebuild(core: Core, envelope: Envelope, reader: Reader, topics: Topics) -> dict[int, Trail]:
     """Give a core that was loaded from ``envelope`` back what waited for labels (rules 5, 9)."""
     trails = {}
-    for p in envelope.offsets:
+    for p in core.partitions:
         recorded, trails[p] = reader.said(topics.predictions, p, envelope.predictions_from.get(p, 0))
         core.rebuild(p, remembered(reader, topics, envelope, p), recorded)
     return trails

@@ -12,6 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from models.merging import Fork
+from stream_app import tally
 from stream_app.curves import ratio
 from stream_app.measures import BINS, BinaryScore, ClassCount, MulticlassScore, RegressionScore, Score
 from stream_app.tally import Floats, State
@@ -116,6 +118,13 @@ class Prequential:
     def state(self) -> State:
         """Arrays that ``load`` continues from as if it had never stopped."""
         return self._score.state()
+
+    def merged(self, fork: Fork) -> State:
+        """One state of what two have scored since the same base; theirs alone if R2 was counted from two targets."""
+        first = {"first": fork.mine["first"]} if "first" in fork.mine else {}
+        if first and not np.array_equal(fork.theirs["first"], first["first"]):
+            return dict(fork.theirs)
+        return tally.merged(fork) | first
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue from a ``state()`` of the same task and classes.

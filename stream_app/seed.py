@@ -5,6 +5,7 @@ Blocking calls, all made by one thread. Rules 14 to 19 of the protocol live here
 
 import logging
 import time
+from collections.abc import Collection
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -15,7 +16,7 @@ from models.spec import ModelSpec, signature
 from stream_app import failpoints, replay, stored, versions
 from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.events import DeadLetter, Topics
-from stream_app.learn import Core
+from stream_app.learn import Core, Version
 from stream_app.logclient import LogClient
 from stream_app.modellog import HISTORY, Envelope, Hyper
 from stream_app.parts import Parts
@@ -53,6 +54,8 @@ class Seeded(NamedTuple):
 
     core: Core
     head: Envelope
+    arrays: Arrays
+    """The head's."""
     trails: dict[int, Trail]
     letters: set[Written]
     """Dead letters already written."""
@@ -88,8 +91,11 @@ class Seeder:
 
     # --- the head, and a core that stands there ----------------------------------------------------------
 
-    def seed(self) -> Seeded:
+    def seed(self, mine: Collection[int] | None = None) -> Seeded:
         """A core at the head; begins the log if it is empty, mends it if the head cannot be read.
+
+        Args:
+            mine: partitions that it will learn; None is all.
 
         Raises:
             EpochError: head, spec and topics do not fit together, and nobody chose what to do.
@@ -98,9 +104,18 @@ class Seeder:
         head, arrays = self._fitting_head()
         self._say_hyper(head)
         core = self._core(head.hyper)
-        core.load(arrays, head)
+        core.load(arrays, head, mine)
         trails = replay.rebuild(core, head, self._reader, self._topics)
-        return Seeded(core, head, trails, self._written_letters(head))
+        return Seeded(core, head, arrays, trails, self._written_letters(head))
+
+    def version(self, head: Envelope) -> Version | None:
+        """The newest head, whole; None if ``head`` is not that any more, or cannot be read."""
+        try:
+            arrays = versions.read_head(self._log.fold, self._registry)[0]
+        except RegistryError as error:
+            log.warning("version %d is passed over: %s", head.number, error)
+            return None
+        return Version(head, arrays) if self._log.head is not None and self._log.head.id == head.id else None
 
     def _fitting_head(self) -> tuple[Envelope, Arrays]:
         """The head, once it fits and can be read; a rival may move it meanwhile, which begins the search anew."""
@@ -270,17 +285,17 @@ class Seeder:
     def publish(
         self, taken: versions.Snapshot, parent: Envelope, predictions_from: dict[int, int], *, between: bool = False
     ) -> tuple[Envelope, bool]:
-        """Make a snapshot durable and announce it; returns the head then, and whether that is it.
+        """Make a snapshot durable and announce it; returns it as it counts and True, or the rival and False.
 
         Args:
             between: by reference, even if it is small; one that is not must follow within ``publish.every_s``.
         """
         envelope, data = self._write(taken, parent, parent.epoch, predictions_from, between=between)
-        won = self._announce("version", envelope, data, between=between)
-        head = self._log.head
-        assert head is not None
+        after = self._log.fold.head_at
+        self._announce("version", envelope, data, between=between)
+        counted = self._log.fold.counted(envelope.id, after)
         self._prune()
-        return head, won
+        return counted or self._read_head(), counted is not None
 
     def _write(
         self,

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from models.merging import Fork, added
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 State = dict[str, NDArray[np.generic]]
@@ -95,6 +97,29 @@ class Tally:
         self.sums = np.array(state["sums"], np.float64)
         self.block_counts = np.array(state["block_counts"], np.float64)
         self.block_sums = np.array(state["block_sums"], np.float64)
+
+
+def merged(fork: Fork) -> State:
+    """What both have counted. The window has their rows by turns as far as whole blocks can have them."""
+    was, theirs, mine = (int(np.asarray(state["rows"], np.int64)[0]) for state in fork[:3])
+    rows = theirs + mine - was
+    found = {name: added(fork.base[name], fork.parts(name)) for name in ("counts", "sums")}
+    for name in ("block_counts", "block_sums"):
+        base, ring, own = (np.array(state[name], np.float64) for state in fork[:3])
+        for block in range(max(_newest(theirs) + 1, _newest(rows) - BLOCKS + 1), _newest(rows) + 1):
+            ring[block % BLOCKS] = 0.0
+        for block in range(max(was // BLOCK_ROWS, _newest(mine) - BLOCKS + 1), _newest(mine) + 1):
+            began_before = block * BLOCK_ROWS < was
+            news = own[block % BLOCKS] - (base[block % BLOCKS] if began_before else 0.0)
+            ring[(_newest(rows) - _newest(mine) + block) % BLOCKS] += news
+        found[name] = ring
+    packed = {name: _packed(found[name]) for name in ("counts", "block_counts")}
+    return found | packed | {"rows": np.array([rows], np.int64)}
+
+
+def _newest(rows: int) -> int:
+    """The block that has the newest of so many rows; -1 before the first."""
+    return (rows - 1) // BLOCK_ROWS
 
 
 def check(state: Mapping[str, NDArray[np.generic]], mine: State) -> None:

@@ -60,6 +60,15 @@ def snapshot(core: Core) -> Snapshot:
     )
 
 
+def beside(taken: Snapshot, head: Envelope) -> Snapshot:
+    """What a replica of some partitions has learned, with what ``head``, which it began from, says of the others."""
+    return taken._replace(
+        offsets=head.offsets | taken.offsets,
+        replay_from=head.replay_from | taken.replay_from,
+        ledger=head.ledger | taken.ledger,
+    )
+
+
 def write(
     spec: ModelSpec,
     taken: Snapshot,

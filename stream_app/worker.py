@@ -1,11 +1,13 @@
 """One worker: chunks of records -> core -> predictions, dead letters, versions. Asynchronous edge of the core.
 
 The core learns in a thread of its own, so the event loop fetches meanwhile; everything that blocks (models topic,
-registry, reading back) runs in another, so learning never waits for it. Three facts keep every event effective
+registry, reading back) runs in another, so learning never waits for it. Four facts keep every event effective
 exactly once:
 
     what the core learned lives in memory until a version that holds it is durable *and* read back as the head;
-    a rival head, or a stranger's prediction between ours, means: forget it and seed again from the head;
+    a head that others made of the partitions that are theirs is gone on from, merged with what was learned here;
+    one that has moved partitions which are ours, or a stranger's prediction between ours, means: forget it and seed
+    again from the head;
     after any seek, only records at exactly the expected offset are taken.
 """
 
@@ -22,12 +24,13 @@ from typing import Any, NamedTuple, TypeVar
 import aiokafka
 import msgspec
 
+from models.merging import MergeError
 from stream_app import failpoints, seed, versions
 from stream_app.cadence import Cadence
 from stream_app.columns import BadRow, split
 from stream_app.errors import BrokerError, StuckError, TopicError
 from stream_app.events import KEEP_LETTER_BYTES, DeadLetter, Decision, Topics
-from stream_app.learn import Core, Taken
+from stream_app.learn import Core, Taken, Version
 from stream_app.modellog import Envelope
 from stream_app.predictions import Trail, encode_blocks
 
@@ -35,6 +38,8 @@ log = logging.getLogger("stream_app.worker")
 
 T = TypeVar("T")
 CHECK_IDS_S = 10.0
+RIVALS = 20
+"""So many versions of others may come in between one of ours; then it waits for its next turn."""
 PUBLISH_S = 120.0
 """Every step of publishing has a limit of its own, but for a registry that hangs."""
 LINGER_S = 0.005
@@ -82,6 +87,7 @@ class Worker:
         self._producer: Any = None
         self._core: Core | None = None
         self._head: Envelope | None = None
+        self._base: Version | None = None  # the head that the core goes on from, while other workers may, too
         self._mine: set[int] = set()
         self._trails: dict[int, Trail] = {}
         self._letters: set[seed.Written] = set()
@@ -94,6 +100,8 @@ class Worker:
         publish = seeder.spec.publish
         self._cadence = Cadence(every_s=publish.every_s, least_s=publish.least_s, share=publish.share)
         self._inline_due_s = 0.0
+        self._follow_due_s = 0.0
+        self._merging_s = 0.0
         self._ids_due_s = 0.0
         self._moved_s = time.monotonic()
         self._stuck_s = stuck_s
@@ -147,17 +155,70 @@ class Worker:
             assert self._core is not None
             for state in self._core.partitions.values():
                 state.held.clear()
+            self._leave()
             return {p: s.next_offset for p, s in self._core.partitions.items() if p in partitions}
 
     async def _seed(self) -> None:
         """Forget what is not durable, and begin again from the head (rules 5, 9, 10, 12, 14-19)."""
         await self._settle()
-        seeded = await self._call(self._seeder.seed)
+        seeded = await self._call(self._seeder.seed, self._mine)
         self._core, self._head, self._trails = seeded.core, seeded.head, seeded.trails
+        self._stand_on(Version(seeded.head, seeded.arrays))
         self._letters = seeded.letters
         self._published = dict(seeded.head.offsets)
         self._moved_s = time.monotonic()
         log.info("stand at version %d, offsets %s", seeded.head.number, seeded.head.offsets)
+
+    def _stand_on(self, version: Version) -> None:
+        """The core holds all of ``version``. It is kept as long as there may be other workers to merge with."""
+        self._head = version.envelope
+        self._base = version if version.envelope.offsets.keys() - self._mine else None
+
+    def _leave(self) -> None:
+        """Give up partitions that are others' by now, once all that was learned of them here is in a version."""
+        assert self._core is not None
+        assert self._head is not None
+        for p in [p for p in self._core.partitions if p not in self._mine and not self._progress(p)]:
+            self._core.forget(p)
+            del self._trails[p]
+
+    def _progress(self, partition: int) -> bool:
+        """Whether the core has learned of it what the head has not."""
+        assert self._core is not None
+        assert self._head is not None
+        return self._core.partitions[partition].next_offset != self._head.offsets[partition]
+
+    async def _rebase(self, newest: Envelope) -> bool:
+        """Go on from another's version with what was learned here; if that cannot be, begin again from the head.
+
+        Returns:
+            False if it began again.
+        """
+        core, head = self._core, self._head
+        assert core is not None
+        assert head is not None
+        reason = f"version {newest.number} (epoch {newest.epoch}) is the head"
+        if self._base is not None and self._contiguous(newest, head):
+            version = await self._call(self._seeder.version, newest)
+            if version is not None:
+                try:
+                    _, cost_s = await self._learn(partial(_timed, core.rebase, self._base, version))
+                except MergeError as error:
+                    reason += f"; {error}"
+                else:
+                    self._merging_s += cost_s
+                    self._stand_on(version)
+                    self._published = dict(newest.offsets)
+                    self._leave()
+                    return True
+        await self._reseed(reason)
+        return False
+
+    def _contiguous(self, newest: Envelope, head: Envelope) -> bool:
+        """Whether ``newest`` has of our partitions exactly what ``head`` had, which we began from (rules 10, 13)."""
+        assert self._core is not None
+        mine = (p for p in self._core.partitions if p in self._mine or self._progress(p))
+        return newest.epoch == head.epoch and all(newest.offsets.get(p) == head.offsets[p] for p in mine)
 
     async def _settle(self) -> None:
         """Wait for what is still under way, so that reading the predictions to their end sees it."""
@@ -179,7 +240,7 @@ class Worker:
     async def take(self, partition: int, records: Sequence[Any], *, more: bool = False) -> None:
         """Let a chunk of records take effect; with ``more``, a step that is not full waits for them or ``linger``."""
         async with self._lock:
-            if self._core is None or self._closing:
+            if self._core is None or self._closing or partition not in self._mine:
                 return
             failpoints.reach("take")
             state = self._core.partitions.get(partition)
@@ -338,40 +399,58 @@ class Worker:
         return any(s.next_offset != self._published.get(p) for p, s in self._core.partitions.items())
 
     async def _publish(self) -> None:
-        """One version: predictions acknowledged -> durable -> announced -> read back -> committed."""
-        async with self._lock:
-            core, head, trails = self._core, self._head, self._trails
-            if core is None:  # a rebalance took the partitions away
+        """One version: [merged with the head] -> predictions acknowledged -> durable -> announced -> read back."""
+        for _ in range(RIVALS):
+            if await self._tried():
                 return
-            taken, copied_s = await self._learn(partial(_timed, versions.snapshot, core))
-            taken.metrics["publish_share"] = self._cadence.share
+
+    async def _tried(self) -> bool:
+        """False: another's version came in between; ours is still to be made."""
+        async with self._lock:
+            core = self._core
+            if core is None:  # a rebalance took the partitions away
+                return True
+            newest = await self._call(self._seeder.newest)
+            assert newest is not None
+            assert self._head is not None
+            if newest.id != self._head.id and not await self._rebase(newest):
+                return True
+            if not (self._advanced() or self._owes_inline()):
+                return True
+            head, trails = self._head, self._trails
+            own, copied_s = await self._learn(partial(_timed, versions.snapshot, core))
+            own.metrics["publish_share"] = self._cadence.share
             sent, letters = list(self._sent), list(self._letter_acks)
-        assert head is not None
         await self._mind_ids()
         await asyncio.gather(*letters)
-        stranger = await _acknowledged(sent, trails)
+        stranger, won, now = await _acknowledged(sent, trails), False, head
         if stranger is None:
-            hint = {p: t.start(taken.replay_from[p][0]) for p, t in trails.items()}
+            hint = head.predictions_from | {p: t.start(own.replay_from[p][0]) for p, t in trails.items()}
             between = self._publishing_since_s < self._inline_due_s and not self._closing
             if not between:
                 self._inline_due_s = self._publishing_since_s + self._spec.publish.every_s
             publish = partial(self._seeder.publish, between=between)
-            (now, won), written_s = await self._call(_timed, publish, taken, head, hint)
-            self._cadence.cost(copied_s + written_s)
-            if not won:
-                stranger = f"version {now.number} came in between"
+            (now, won), written_s = await self._call(_timed, publish, versions.beside(own, head), head, hint)
+            self._cadence.cost(self._merging_s + copied_s + written_s)
+            self._merging_s = 0.0
         async with self._lock:
             if self._core is not core:  # a rebalance has seeded another meanwhile; it goes by its own head
-                return
+                return True
             if stranger is not None:
                 await self._reseed(stranger)
-                return
-            self._head, self._published = now, taken.offsets
+                return True
             del self._sent[: len(sent)]
             del self._letter_acks[: len(letters)]
-            self._letters = {w for w in self._letters if w.offset >= taken.offsets[w.partition]}
+            if not won:
+                log.info("version %d came in between", now.number)
+                return False
+            self._stand_on(Version(now, own.arrays))
+            self._published = dict(now.offsets)
+            self._leave()
+            self._letters = {w for w in self._letters if w.offset >= now.offsets[w.partition]}
         failpoints.reach("commit")
-        self._commit(taken.offsets)
+        self._commit(own.offsets)
+        return True
 
     def _commit(self, offsets: Mapping[int, int]) -> None:
         """Nobody waits for it: only other people's lag monitors read what is committed."""
@@ -386,8 +465,10 @@ class Worker:
     async def _follow(self) -> None:
         newest = await self._call(self._seeder.newest)
         if self._head is not None and newest is not None and newest.id != self._head.id:
-            async with self._lock:
-                await self._reseed(f"version {newest.number} (epoch {newest.epoch}) is the head")
+            if time.monotonic() >= self._follow_due_s:
+                async with self._lock:
+                    await self._rebase(newest)
+                self._follow_due_s = time.monotonic() + self._cadence.period_s
         elif await self._call(self._seeder.mend_head):
             async with self._lock:
                 await self._reseed("the head's artefact could not be read and was published anew")

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from models.experts import bayes, categories, discriminant, forest, mixing, recent, tables
 from models.experts.arrays import F64, I64, U64
+from models.merging import Each, added, averaged, faded, of_late, quotient, stacked
 from models.snapshot import Arrays, prefixed, under
 
 _SIZED_BY_ROWS = ("z", "codes", "y", "w", "feature", "threshold", "child", "leaf", "mass")
@@ -99,7 +100,7 @@ def _merged(base: Arrays, parts: Sequence[Part]) -> Arrays:
         found |= prefixed(name, _nets(*of(name), news, largest))
     for name in ("linear.weights", "change.weights"):
         if name in base:
-            found[name] = _mean(base[name], [state[name] for state in states], rows)
+            found[name] = averaged(base[name], [state[name] for state in states], rows)
     if "bayes.count" in base:
         found |= prefixed("tables", tables.together(*of("tables"), rows / rows.sum()))
         found |= prefixed("bayes", _bayes(*of("bayes"), news))
@@ -158,70 +159,13 @@ def _window(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News]) -> Arr
     return merged
 
 
-# Parameters and sums --------------------------------------------------------------------------------
-
-
-Each = Sequence[NDArray[np.generic]] | F64
-"""Of each part, the same array."""
-
-
-def _stacked(parts: Each) -> F64:
-    return np.stack([part.astype(np.float64) for part in parts])
-
-
-def _mean(base: NDArray[np.generic], parts: Each, rows: NDArray[np.generic]) -> F64:
-    """b + sum_i n_i / n (x_i - b); rows (N,), or (N, ...) as far as it is told how often each number's turn came."""
-    was, now = base.astype(np.float64), _stacked(parts)
-    shares = rows / rows.sum(axis=0)
-    shares = shares.reshape(shares.shape + (1,) * (now.ndim - shares.ndim))
-    merged: F64 = was + (shares * (now - was)).sum(axis=0)
-    return merged
-
-
-def _added(base: NDArray[np.generic], parts: Each) -> F64:
-    """b + sum_i (x_i - b)."""
-    was = base.astype(np.float64)
-    merged: F64 = was + (_stacked(parts) - was).sum(axis=0)
-    return merged
-
-
-def _faded(base: NDArray[np.generic], parts: Each, keep: float | F64, steps: Sequence[F64 | int]) -> F64:
-    """Sums of which ``keep`` is left at every step, with steps_i steps in part i."""
-    return _of_late(base, parts, [keep**own for own in steps], keep ** sum(steps), steps)
-
-
-def _of_late(
-    base: NDArray[np.generic],
-    parts: Each,
-    left: Sequence[F64 | float],
-    left_of_all: F64 | float,
-    turns: Sequence[F64 | int],
-) -> F64:
-    """What has kept left_i of the base in part i, left_of_all in the merged; what is new is dealt out by turns.
-
-    Each of left, left_of_all and turns is one number, or broadcasts to the base.
-    """
-    was, total = base.astype(np.float64), sum(turns)
-    merged: F64 = left_of_all * was
-    for part, kept, own in zip(_stacked(parts), left, turns, strict=True):
-        weight = _ratio((1 - left_of_all) * own, total * (1 - np.asarray(kept)))
-        merged = merged + weight * (part - kept * was)
-    return merged
-
-
-def _ratio(above: F64 | float, below: F64) -> F64:
-    """0 where there is nothing below."""
-    shape = np.broadcast_shapes(np.shape(above), below.shape)
-    return np.divide(above, below, out=np.zeros(shape), where=below > 0)
-
-
 # Members --------------------------------------------------------------------------------------------
 
 
 def _recent(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News]) -> Arrays:
     rows = np.array([new.rows for new in news], np.int64)
     classes = base["rates"].shape[1]
-    trend = _mean(base["trend"], [part["trend"] for part in parts], rows)
+    trend = averaged(base["trend"], [part["trend"] for part in parts], rows)
     trend[2:] = parts[-1]["trend"][2:]  # the last row is the last part's
     merged: Arrays = {"last": parts[-1]["last"].copy(), "trend": trend, "follows": base["follows"].copy()}
     if classes == 1:
@@ -230,9 +174,9 @@ def _recent(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News]) -> Arr
         return merged
     merged["moments"] = base["moments"].copy()
     keeps = np.array(recent.KEEPS)[:, None]
-    merged["rates"] = _faded(base["rates"], [part["rates"] for part in parts], keeps, [int(n) for n in rows])
+    merged["rates"] = faded(base["rates"], [part["rates"] for part in parts], keeps, [int(n) for n in rows])
     steps = [new.steps(_before(new, int(base["last"][0])), classes)[:, None] for new in news]
-    merged["follows"] = _faded(base["follows"], [part["follows"] for part in parts], recent.FOLLOWS_KEEP, steps)
+    merged["follows"] = faded(base["follows"], [part["follows"] for part in parts], recent.FOLLOWS_KEEP, steps)
     return merged
 
 
@@ -246,7 +190,7 @@ def _before(new: _News, last: int) -> NDArray[np.float32]:
 def _moments(base: NDArray[np.generic], parts: Each, rows: I64) -> F64:
     """Weight, mean and squared deviations by Chan, Golub & LeVeque (1979); then the changes' sums, which forget."""
     merged = base.astype(np.float64)
-    for part in _stacked(parts):
+    for part in stacked(parts):
         n = part[0] - float(base[0])
         if n <= 0:  # weights too small to be seen beside the others
             continue
@@ -256,7 +200,7 @@ def _moments(base: NDArray[np.generic], parts: Each, rows: I64) -> F64:
         merged[2] += max(squares, 0.0) + off**2 * merged[0] * n / total
         merged[1] += off * n / total
         merged[0] = total
-    merged[3:] = _faded(base[3:], [part[3:] for part in parts], recent.CHANGE_KEEP, [int(n) for n in rows])
+    merged[3:] = faded(base[3:], [part[3:] for part in parts], recent.CHANGE_KEEP, [int(n) for n in rows])
     return merged
 
 
@@ -266,8 +210,8 @@ def _mean_rates(base: Arrays, parts: Sequence[Arrays], rows: I64, weight: float)
     merged = np.empty_like(base["rates"], dtype=np.float64)
     for s, keep in enumerate(recent.KEEPS):
         left = [_left(was, w, n, keep) for w, n in zip([*now, weight], [*rows, rows.sum()], strict=True)]
-        of_parts = _stacked([part["rates"][s] for part in parts])
-        merged[s] = _of_late(base["rates"][s], of_parts, left[:-1], left[-1], [int(n) for n in rows])
+        of_parts = stacked([part["rates"][s] for part in parts])
+        merged[s] = of_late(base["rates"][s], of_parts, left[:-1], left[-1], [int(n) for n in rows])
     return merged
 
 
@@ -281,28 +225,28 @@ def _left(before: float, after: float, rows: int, keep: float) -> float:
 def _categories(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News]) -> Arrays:
     steps = [new.steps(new.codes, len(base["weight"])) for new in news]
     return {
-        "weight": _faded(base["weight"], [part["weight"] for part in parts], categories.KEEP, steps),
-        "sums": _faded(base["sums"], [part["sums"] for part in parts], categories.KEEP, [s[:, None] for s in steps]),
+        "weight": faded(base["weight"], [part["weight"] for part in parts], categories.KEEP, steps),
+        "sums": faded(base["sums"], [part["sums"] for part in parts], categories.KEEP, [s[:, None] for s in steps]),
     }
 
 
 def _bayes(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News]) -> Arrays:
     steps = [new.steps(new.y, len(base["count"])) for new in news]
-    return {name: _faded(was, [part[name] for part in parts], bayes.KEEP, steps) for name, was in base.items()}
+    return {name: faded(was, [part[name] for part in parts], bayes.KEEP, steps) for name, was in base.items()}
 
 
 def _discriminant(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News]) -> Arrays:
     """Means as decayed sums; matrices add up, their inverses do not."""
     steps = [new.steps(new.y, len(base["count"])) for new in news]
-    count = _faded(base["count"], [part["count"] for part in parts], discriminant.KEEP, steps)
+    count = faded(base["count"], [part["count"] for part in parts], discriminant.KEEP, steps)
     of_parts = [part["count"] * part["mean"] for part in parts]  # type: ignore[operator]
-    sums = _faded(base["count"] * base["mean"], of_parts, discriminant.KEEP, steps)  # type: ignore[operator]
-    mean = _ratio(sums, count)
-    merged: Arrays = {"count": count, "mean": mean, "seen": _added(base["seen"], [part["seen"] for part in parts])}
+    sums = faded(base["count"] * base["mean"], of_parts, discriminant.KEEP, steps)  # type: ignore[operator]
+    mean = quotient(sums, count)
+    merged: Arrays = {"count": count, "mean": mean, "seen": added(base["seen"], [part["seen"] for part in parts])}
     wide = base["inverse"].shape[1] < len(mean)
     if wide:
         return merged | {"pull": base["pull"].copy(), "inverse": base["inverse"].copy()}
-    matrix = _added(_inverse(base["inverse"]), [_inverse(part["inverse"]) for part in parts])
+    matrix = added(_inverse(base["inverse"]), [_inverse(part["inverse"]) for part in parts])
     inverse = _inverse(matrix)
     return merged | {"inverse": inverse, "pull": inverse @ mean}
 
@@ -316,30 +260,30 @@ def _inverse(matrix: NDArray[np.generic]) -> F64:
 def _nets(base: Arrays, parts: Sequence[Arrays], news: Sequence[_News], largest: int) -> Arrays:
     rows = np.array([new.rows for new in news], np.float64)
     merged: Arrays = {name: array.copy() for name, array in parts[largest].items()}
-    merged["last"] = _mean(base["last"], [part["last"] for part in parts], rows)
+    merged["last"] = averaged(base["last"], [part["last"] for part in parts], rows)
     inputs = base["first"].shape[1]
     shared = 1 + int(base["columns"][0])
     turns = np.repeat((rows / rows.sum())[:, None], inputs, axis=1)  # a row's worth for codes that nobody met
     for i, new in enumerate(news):
         turns[i, shared:] += new.steps(new.codes, inputs - shared)
     firsts = [part["first"].swapaxes(0, 1) for part in parts]
-    merged["first"] = _mean(base["first"].swapaxes(0, 1), firsts, turns).swapaxes(0, 1)
+    merged["first"] = averaged(base["first"].swapaxes(0, 1), firsts, turns).swapaxes(0, 1)
     return merged
 
 
 def _mixing(base: Arrays, parts: Sequence[Arrays], rows: I64) -> Arrays:
     was = {name: array.astype(np.float64) for name, array in base.items()}
-    now = {name: _stacked([part[name] for part in parts]) for name in base}
-    merged = {name: _mean(was[name], now[name], rows) for name in ("sure", "stack", "bias", "unit", "lateness")}
+    now = {name: stacked([part[name] for part in parts]) for name in base}
+    merged = {name: averaged(was[name], now[name], rows) for name in ("sure", "stack", "bias", "unit", "lateness")}
     keep, n = mixing.SURE_KEEP, [int(own) for own in rows]
-    noise = _of_late(was["sure"][1], now["sure"][:, 1], [keep**own for own in n], keep ** sum(n), n)
+    noise = of_late(was["sure"][1], now["sure"][:, 1], [keep**own for own in n], keep ** sum(n), n)
     merged["sure"][1] = np.clip(noise, mixing.TINY, mixing.MOST_NOISE)
-    merged["sure"][2] = _faded(was["sure"][2], now["sure"][:, 2], keep, n)
-    merged["unit"][1] = _added(was["unit"], now["unit"])[1]
-    merged["lateness"][0] = _added(was["lateness"], now["lateness"])[0]
-    merged["totals"] = _added(was["totals"], now["totals"])
+    merged["sure"][2] = faded(was["sure"][2], now["sure"][:, 2], keep, n)
+    merged["unit"][1] = added(was["unit"], now["unit"])[1]
+    merged["lateness"][0] = added(was["lateness"], now["lateness"])[0]
+    merged["totals"] = added(was["totals"], now["totals"])
     for name in ("share", "final"):
-        weights = np.exp(_mean(np.log(was[name]), np.log(now[name]), rows))
+        weights = np.exp(averaged(np.log(was[name]), np.log(now[name]), rows))
         merged[name] = weights / weights.sum()
     return dict(merged)
 
@@ -401,4 +345,4 @@ def _grown(window: Arrays, rows: I64, word: U64, tries: int, classes: int) -> Ar
 
 def _counted(tree: Arrays, others: Sequence[Arrays]) -> Arrays:
     """The tree with what all have counted in its leaves."""
-    return tree | {name: _added(tree[name], [other[name] for other in others]) for name in _LEAVES}
+    return tree | {name: added(tree[name], [other[name] for other in others]) for name in _LEAVES}

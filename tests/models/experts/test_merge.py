@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.experts.merge import Part, _faded, merge
+from models.experts.merge import Part, merge
 from models.experts.mixture import Mixture
+from models.merging import faded
 from models.snapshot import Arrays
 from tests.models.experts.made import Batch, assert_same, batch, mixture
 
@@ -127,7 +128,7 @@ def test_sums_that_forget_weigh_as_if_rows_had_come_by_turns(own: list[int], hal
     keep, base = 0.5 ** (1 / half_life), np.array(3.0)
     parts = [np.array(keep**n * base + (1 - keep**n) / (1 - keep)) for n in own]
     wanted = keep ** sum(own) * base + (1 - keep ** sum(own)) / (1 - keep)
-    assert float(_faded(base, parts, keep, own)) == pytest.approx(wanted, rel=1e-9)
+    assert float(faded(base, parts, keep, own)) == pytest.approx(wanted, rel=1e-9)
 
 
 def close(found: Arrays, wanted: Arrays, name: str, tolerance: float) -> None:
