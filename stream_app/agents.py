@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 import faust
@@ -14,6 +14,8 @@ import mode
 from faust.types import TP
 
 from stream_app.coalesce import CoalescingApp
+from stream_app.codecs.decoded import Decoded
+from stream_app.codecs.mixed import Codec
 from stream_app.errors import StreamAppError
 from stream_app.events import Topics
 from stream_app.seed import Seeder
@@ -34,6 +36,8 @@ class WorkerApp(CoalescingApp):
 
     worker: Worker
     events: str
+    codec: Codec
+    """Of the thread that fetches: a chunk is decoded there while the core learns what came before."""
 
     async def on_start(self) -> None:
         await _or_die(self.worker.start())
@@ -51,6 +55,9 @@ class WorkerApp(CoalescingApp):
         mine = {tp.partition: tp for tp in assigned if tp.topic == self.events}
         found = await _or_die(self.worker.positions(set(mine)))
         return {mine[p]: offset for p, offset in found.items()}
+
+    def prepared(self, tp: TP, records: Sequence[Any]) -> Decoded:
+        return self.codec.read(records)
 
 
 def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerApp:
@@ -75,7 +82,7 @@ def build(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float) -> WorkerAp
         agent_supervisor=mode.CrashingSupervisor,
     )
     topic = app.topic(events, value_serializer="raw", key_serializer="raw", acks=False)
-    app.events = events
+    app.events, app.codec = events, Codec(seeder.spec)
     app.worker = Worker(
         seeder,
         bootstrap_servers=bootstrap_servers,

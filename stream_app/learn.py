@@ -24,10 +24,10 @@ from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 from models.walk import walk
-from stream_app.codecs.mixed import Codec, content_type
+from stream_app.codecs.decoded import Decoded, joined
+from stream_app.codecs.mixed import Codec
 from stream_app.columns import ROW_BITS, BadRow, Columns
 from stream_app.decode import Record
-from stream_app.events import ContentType
 from stream_app.join import NO_ROW, Joined, LabelJoin
 from stream_app.modellog import ClassScore, Envelope, Hyper
 from stream_app.predictions import Block, Said
@@ -92,7 +92,7 @@ class Partition:
     next_offset: int
     recorded: dict[int, Said] = field(default_factory=dict)
     """What the predictions topic already says of rows from here on, by position."""
-    held: list[Record] = field(default_factory=list)
+    held: list[Decoded] = field(default_factory=list)
     """Read, but their step is not full."""
     count: int = 0
     xor: int = 0
@@ -100,7 +100,7 @@ class Partition:
     @property
     def expected(self) -> int:
         """Offset of the next record to come."""
-        return self.held[-1].offset + 1 if self.held else self.next_offset
+        return self.held[-1].last_offset + 1 if self.held else self.next_offset
 
 
 class Core:
@@ -130,12 +130,12 @@ class Core:
 
     # --- taking records -------------------------------------------------------------------------------
 
-    def take(self, partition: int, records: Sequence[Record], *, more: bool = False) -> Taken:
+    def take(self, partition: int, records: Sequence[Record] | Decoded, *, more: bool = False) -> Taken:
         """Let the records take effect, each exactly once (rule 6: only at exactly the expected offset).
 
         Args:
             partition: of the events topic.
-            records: in the order of their offsets.
+            records: in the order of their offsets; as they came, or decoded.
             more: further ones follow at once. The last step, if it is not full, waits for them: so the steps are the
                 same whatever the size of the fetches.
         """
@@ -143,19 +143,19 @@ class Core:
         state = self.partitions.get(partition)
         if state is None:
             return out
-        if records and records[0].offset < state.expected:
-            records = [r for r in records if r.offset >= state.expected]
-        if records and records[0].offset > state.expected:
-            return out._replace(gap_at=records[0].offset)
-        state.held += records
+        given = records if isinstance(records, Decoded) else self._codec.read(records) if records else None
+        _, due = given.split(state.expected) if given else (None, None)
+        if due is not None:
+            if due.offsets[0] > state.expected:
+                return out._replace(gap_at=int(due.offsets[0]))
+            state.held.append(due)
         ready = self._ready(state, more)
-        if ready:
-            columns, bad = self._codec.decode(ready)
-            out.bad.extend(bad)
-            self.counts["dead_letters"] += len(bad)
-            for step in self._cut(columns):
+        if ready is not None:
+            out.bad.extend(ready.bad)
+            self.counts["dead_letters"] += len(ready.bad)
+            for step in self._cut(ready.columns):
                 self._step(state, step, out)
-            state.next_offset = ready[-1].offset + 1
+            state.next_offset = ready.last_offset + 1
             self._count_join(state.join)
         return out
 
@@ -165,15 +165,15 @@ class Core:
         self.partitions[partition].next_offset = next_offset
         return out
 
-    def _ready(self, state: Partition, more: bool) -> list[Record]:
+    def _ready(self, state: Partition, more: bool) -> Decoded | None:
         """The records whose steps are full, or all."""
-        size, ready = self.spec.learner.batch_records, len(state.held)
-        if more and ready and not _is_batch(state.held[-1]):
-            full = (state.expected // size) * size
-            while ready and state.held[ready - 1].offset >= full:
-                ready -= 1
-        found, state.held = state.held[:ready], state.held[ready:]
-        return found
+        if not state.held:
+            return None
+        size, held = self.spec.learner.batch_records, joined(state.held)
+        full = state.expected // size * size if more and not held.many else state.expected
+        ready, left = held.split(full)
+        state.held = [] if left is None else [left]
+        return ready
 
     def _cut(self, columns: Columns) -> Iterator[Columns]:
         """Steps end at multiples of batch_records at the latest, and where the records in hand end.
@@ -490,10 +490,6 @@ def _merged(learner: Learner, fork: Fork) -> Arrays:
     if not fork.my_rows:
         return fork.theirs
     return learner.merged(fork) if fork.their_rows else fork.mine
-
-
-def _is_batch(record: Record) -> bool:
-    return content_type(getattr(record, "headers", ())) == ContentType.BATCH
 
 
 def warm(spec: ModelSpec) -> None:

@@ -27,6 +27,7 @@ import msgspec
 from models.merging import MergeError
 from stream_app import failpoints, seed, versions
 from stream_app.cadence import Cadence
+from stream_app.codecs.decoded import Decoded
 from stream_app.columns import BadRow, split
 from stream_app.errors import BrokerError, StuckError, TopicError
 from stream_app.events import KEEP_LETTER_BYTES, DeadLetter, Decision, Topics
@@ -237,14 +238,15 @@ class Worker:
 
     # --- what comes in --------------------------------------------------------------------------------
 
-    async def take(self, partition: int, records: Sequence[Any], *, more: bool = False) -> None:
-        """Let a chunk of records take effect; with ``more``, a step that is not full waits for them or ``linger``."""
+    async def take(self, partition: int, records: Sequence[Any] | Decoded, *, more: bool = False) -> None:
+        """Let a chunk take effect; with ``more``, a step that is not full waits for further ones or ``linger``."""
         async with self._lock:
             if self._core is None or self._closing or partition not in self._mine:
                 return
             failpoints.reach("take")
             state = self._core.partitions.get(partition)
-            if state is not None and records[-1].offset < state.expected:
+            last_offset = records.last_offset if isinstance(records, Decoded) else records[-1].offset
+            if state is not None and last_offset < state.expected:
                 await self._mind_ids()  # left over from before a seek, or was the topic created anew?
                 return
             stood = state.next_offset if state is not None else 0
@@ -295,7 +297,7 @@ class Worker:
             log.warning("topics not looked at: %s", error)  # an outage; whoever needs an answer will wait for it
         self._ids_due_s = time.monotonic() + CHECK_IDS_S
 
-    async def _gap(self, core: Core, partition: int, records: Sequence[Any], gap_at: int) -> Taken | None:
+    async def _gap(self, core: Core, partition: int, records: Sequence[Any] | Decoded, gap_at: int) -> Taken | None:
         """Records came from beyond the expected offset: left over from before a seek, or is the log so?"""
         expected = core.partitions[partition].expected
         begin, first = await self._call(self._seeder.look, partition, expected)

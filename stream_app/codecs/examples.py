@@ -11,6 +11,7 @@ from models.hashes import text_hash
 from models.spec import ModelSpec
 from stream_app.codecs.jsons import completed
 from stream_app.codecs.rules import Rules
+from stream_app.codecs.texts import texts
 from stream_app.codecs.wire_scanner import WireScanner
 from stream_app.columns import BadRow, Columns, empty
 from stream_app.decode import Record
@@ -36,12 +37,12 @@ class ExampleCodec:
     def decode(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
         """Rows and bad records, each in offset order."""
         columns = empty(len(records), numeric=len(self._numeric), categorical=len(self._categorical))
-        columns.offsets[:] = [r.offset for r in records]
-        timestamps_ms = np.array([r.timestamp for r in records], np.int64)
-        good = self._scanner.scan([r.value for r in records], timestamps_ms, columns)
+        scanned = texts(records)
+        columns.offsets[:] = scanned.offsets
+        good = self._scanner.scan(scanned, columns)
         if good.all():
             return columns, []
-        found, bad = self.parse([r for r, g in zip(records, good.tolist(), strict=True) if not g])
+        found, bad = self.parse([records[i] for i in np.flatnonzero(~good).tolist()])
         return completed(columns, good, found), bad
 
     def parse(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:

@@ -9,6 +9,7 @@ from models.features import LARGEST
 from models.hashes import text_hash
 from models.spec import ModelSpec
 from stream_app.codecs.scanner import Scanner
+from stream_app.codecs.texts import texts
 from stream_app.columns import BadRow, Columns, empty
 from stream_app.decode import Decoder, Event, Record
 from stream_app.events import LONGEST_ID
@@ -29,16 +30,16 @@ class JsonCodec:
     def decode(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
         """Rows and bad records, each in offset order."""
         columns = empty(len(records), numeric=self._numeric, categorical=self._categorical)
-        columns.offsets[:] = [r.offset for r in records]
-        timestamps_ms = np.array([r.timestamp for r in records], np.int64)
-        good = self._scanner.scan([r.value for r in records], timestamps_ms, columns)
+        found = texts(records)
+        columns.offsets[:] = found.offsets
+        good = self._scanner.scan(found, columns)
         if good.all():
             return columns, []
-        events, bad = self._decoder.decode([r for r, g in zip(records, good.tolist(), strict=True) if not g])
-        found = empty(len(events), numeric=self._numeric, categorical=self._categorical)
+        events, bad = self._decoder.decode([records[i] for i in np.flatnonzero(~good).tolist()])
+        others = empty(len(events), numeric=self._numeric, categorical=self._categorical)
         for i, event in enumerate(events):
-            write(found, i, event)
-        return completed(columns, good, found), [BadRow(b.offset, None, b.reason, b.value) for b in bad]
+            write(others, i, event)
+        return completed(columns, good, others), [BadRow(b.offset, None, b.reason, b.value) for b in bad]
 
 
 def completed(columns: Columns, good: NDArray[np.bool_], found: Columns) -> Columns:

@@ -12,12 +12,14 @@ import numpy as np
 from models.spec import ModelSpec
 from stream_app.codecs.batch import unpack
 from stream_app.codecs.batches import BatchReader
+from stream_app.codecs.decoded import Decoded
 from stream_app.codecs.examples import ExampleCodec
 from stream_app.codecs.jsons import JsonCodec
 from stream_app.columns import BadRow, Columns, concatenated
 from stream_app.decode import Record
 from stream_app.errors import DecodeError
 from stream_app.events import CONTENT_TYPE, ContentType
+from stream_app.records import Records
 
 _NAMES = ", ".join(ContentType)
 _KINDS: dict[bytes | None, str] = {kind.encode(): kind for kind in ContentType}
@@ -42,20 +44,30 @@ class Codec:
 
     def decode(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
         """Rows in the order of (offset, row), and what is none, in the same order."""
-        headers = [getattr(r, "headers", ()) for r in records]
-        if not any(headers):
+        return self._decode(records, content_types(records))
+
+    def read(self, records: Sequence[Record]) -> Decoded:
+        """At least one record, as a core takes them."""
+        kinds = content_types(records)
+        if isinstance(records, Records):
+            offsets = records.places["offset"].copy()
+        else:
+            offsets = np.array([r.offset for r in records], np.int64)
+        return Decoded(offsets, *self._decode(records, kinds), kinds[-1] == ContentType.BATCH)
+
+    def _decode(self, records: Sequence[Record], kinds: Sequence[str]) -> tuple[Columns, list[BadRow]]:
+        if set(kinds) <= {ContentType.JSON}:
             return self._json.decode(records)
-        kinds = [content_type(h) for h in headers]
-        singles = {
-            kind: [r for r, k in zip(records, kinds, strict=True) if k == kind]
-            for kind in (ContentType.JSON, ContentType.PROTOBUF)
-        }
-        parts = [self._json.decode(singles[ContentType.JSON]), self._example.decode(singles[ContentType.PROTOBUF])]
-        for record, kind in zip(records, kinds, strict=True):
+        parts = [
+            self._json.decode(_those(records, kinds, ContentType.JSON)),
+            self._example.decode(_those(records, kinds, ContentType.PROTOBUF)),
+        ]
+        for i, kind in enumerate(kinds):
             if kind == ContentType.BATCH:
-                parts.append(self._read_batch(record))
-            elif kind not in singles:
-                parts.append((self._none(), [_whole(record, f"content-type is {kind!r}, wanted one of {_NAMES}")]))
+                parts.append(self._read_batch(records[i]))
+            elif kind not in (ContentType.JSON, ContentType.PROTOBUF):
+                reason = f"content-type is {kind!r}, wanted one of {_NAMES}"
+                parts.append((self._none(), [_whole(records[i], reason)]))
         return _in_order(parts)
 
     def warm(self) -> None:
@@ -82,6 +94,25 @@ def content_type(headers: Sequence[tuple[str, bytes | None]]) -> str:
             kind = _KINDS.get(value) or (value or b"").decode("ascii", "replace").partition(";")[0].strip().lower()
             return ContentType.JSON if kind.endswith(("/json", "+json")) else kind
     return ContentType.JSON
+
+
+def content_types(records: Sequence[Record]) -> list[str]:
+    """Of each record."""
+    if not isinstance(records, Records):
+        return [content_type(getattr(r, "headers", ())) for r in records]
+    if not records.places["headers"].any():
+        return [ContentType.JSON] * len(records)
+    begins = np.flatnonzero(~records.like_before())
+    lengths = np.diff(begins, append=len(records)).tolist()
+    kinds = [content_type(records[i].headers) for i in begins.tolist()]
+    return [kind for kind, length in zip(kinds, lengths, strict=True) for _ in range(length)]
+
+
+def _those(records: Sequence[Record], kinds: Sequence[str], kind: ContentType) -> Sequence[Record]:
+    """The records of one kind."""
+    if isinstance(records, Records):
+        return records.at(np.array([k == kind for k in kinds], np.bool_))
+    return [r for r, k in zip(records, kinds, strict=True) if k == kind]
 
 
 def _whole(record: Record, reason: str) -> BadRow:

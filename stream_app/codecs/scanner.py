@@ -7,8 +7,6 @@ reference: every row read here is exactly what it would have made of it. A test 
     B records   F names in an object   N numeric features   C categorical features
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,10 +15,10 @@ from models.spec import ModelSpec
 from stream_app.codecs.names import Names, find
 from stream_app.codecs.numbers import Bytes, number
 from stream_app.codecs.tables import Found, Places, Tables, found_in, right, tables_of
+from stream_app.codecs.texts import Texts
 from stream_app.columns import Columns
 
 _ID, _TIME, _FEATURES, _LABEL, _LABEL_TIME, _WEIGHT = range(6)
-PADDING = b"\n" + bytes(15)
 _MOST_DIGITS = 18
 """Of an integer category or class: more may not fit into 64 bits."""
 
@@ -36,25 +34,22 @@ class Scanner:
     def __init__(self, spec: ModelSpec, longest_id: int) -> None:
         self._tables = tables_of(spec, longest_id)
 
-    def scan(self, values: Sequence[bytes | None], timestamps_ms: Places, into: Columns) -> NDArray[np.bool_]:
+    def scan(self, texts: Texts, into: Columns) -> NDArray[np.bool_]:
         """Read what is plain; whether each record was. Of the others, what stands in ``into`` means nothing.
 
         Args:
-            values: B records.
-            timestamps_ms: (B,) of Kafka.
+            texts: B records.
             into: B rows.
         """
-        present = [v or b"" for v in values]
-        text = b"\n".join(present) + PADDING
-        ends = np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1)
-        plain, ascii_only, utf8 = np.zeros(len(values), np.bool_), text.isascii(), True
+        text = texts.text
+        plain, ascii_only, utf8 = np.zeros(len(texts.ends), np.bool_), text.isascii(), True
         if not ascii_only:
             try:
                 text.decode()
             except UnicodeDecodeError:
                 utf8 = False
         found = found_in(into)
-        _scan(np.frombuffer(text, np.uint8), ends, timestamps_ms, utf8, self._tables, found, plain)
+        _scan(np.frombuffer(text, np.uint8), texts.ends, texts.timestamps_ms, utf8, self._tables, found, plain)
         places = zip(*found.ids.T.tolist(), strict=True)
         if ascii_only:
             whole = text.decode("ascii")

@@ -7,7 +7,6 @@ reference. Wire format: https://protobuf.dev/programming-guides/encoding/
     B records
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,10 @@ from models.spec import ModelSpec
 from stream_app.codecs.names import find, find_next
 from stream_app.codecs.numbers import Bytes
 from stream_app.codecs.tables import Found, Places, Tables, found_in, right, tables_of
+from stream_app.codecs.texts import Texts
 from stream_app.columns import Columns
 
 _TEXT, _DOUBLE, _VARINT = 2, 1, 0
-_PADDING = bytes(32)
 _KEY, _VALUE = 1 << 3 | _TEXT, 2 << 3
 
 
@@ -36,19 +35,16 @@ class WireScanner:
     def __init__(self, spec: ModelSpec, longest_id: int) -> None:
         self._tables = tables_of(spec, longest_id)
 
-    def scan(self, values: Sequence[bytes | None], timestamps_ms: Places, into: Columns) -> NDArray[np.bool_]:
+    def scan(self, texts: Texts, into: Columns) -> NDArray[np.bool_]:
         """Read what is plain; whether each record was. Of the others, what stands in ``into`` means nothing.
 
         Args:
-            values: B records.
-            timestamps_ms: (B,) of Kafka.
+            texts: B records.
             into: B rows.
         """
-        present = [v or b"" for v in values]
-        text = b"".join(present) + _PADDING
-        ends = np.cumsum(np.fromiter(map(len, present), np.int64, len(present)))
-        plain, found = np.zeros(len(values), np.bool_), found_in(into)
-        _scan(np.frombuffer(text, np.uint8), ends, timestamps_ms, self._tables, found, plain)
+        text = texts.text
+        plain, found = np.zeros(len(texts.ends), np.bool_), found_in(into)
+        _scan(np.frombuffer(text, np.uint8), texts.ends, texts.timestamps_ms, self._tables, found, plain)
         whole = text.decode("latin-1")  # of ids that are plain, ASCII
         into.ids[:] = [whole[a:b] for a, b in zip(*found.ids.T.tolist(), strict=True)]
         return plain
@@ -273,14 +269,14 @@ def _scan(
     """Each record that is plain.
 
     Args:
-        text: the records, one after another.
-        ends: (B,) of each.
+        text: the records, a byte behind each.
+        ends: (B,) after that byte.
         timestamps_ms: (B,).
         tables: of the spec.
         found: where to write.
         plain: (B,) which were read.
     """
     for row in range(len(ends)):
-        begin, end = ends[row - 1] if row else 0, ends[row]
+        begin, end = ends[row - 1] if row else 0, ends[row] - 1
         if end - begin <= tables.limits[0] and _example(text, begin, end, tables, found, row):
             plain[row] = right(found, row, timestamps_ms[row], tables.limits)

@@ -2,12 +2,12 @@
 
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from stream_app.codecs.examples import ExampleCodec
+from stream_app.codecs.texts import texts
 from stream_app.codecs.wire_scanner import WireScanner
 from stream_app.columns import empty
 from stream_app.events import LONGEST_ID
@@ -69,8 +69,8 @@ def assert_agree(values: list[bytes], which: int, timestamp_ms: int) -> None:
 
 def scanned(*values: bytes, which: int = 0) -> list[bool]:
     into = empty(len(values), numeric=2, categorical=3)
-    stamps = np.zeros(len(values), np.int64)
-    return list(WireScanner(SPECS[which], LONGEST_ID).scan(values, stamps, into).tolist())
+    records = [sent(i, value) for i, value in enumerate(values)]
+    return list(WireScanner(SPECS[which], LONGEST_ID).scan(texts(records), into).tolist())
 
 
 @settings(deadline=None, max_examples=500)

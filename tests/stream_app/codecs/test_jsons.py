@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Stream
 from stream_app.codecs.jsons import JsonCodec, write
 from stream_app.codecs.scanner import Scanner
+from stream_app.codecs.texts import texts
 from stream_app.columns import BadRow, Columns, concatenated, empty
 from stream_app.decode import Decoder
 from stream_app.events import LONGEST_ID
@@ -71,8 +72,8 @@ def assert_agree(records: Sequence[Record], which: int = 0) -> None:
 def scanned(*values: bytes | None, which: int = 0, timestamp_ms: int = 0) -> list[bool]:
     """Which records the scanner takes without msgspec."""
     into = empty(len(values), numeric=2, categorical=3)
-    stamps = np.full(len(values), timestamp_ms, np.int64)
-    return list(Scanner(SPECS[which], LONGEST_ID).scan(values, stamps, into).tolist())
+    records = [Record(i, timestamp_ms, value) for i, value in enumerate(values)]
+    return list(Scanner(SPECS[which], LONGEST_ID).scan(texts(records), into).tolist())
 
 
 NUMBERS = st.one_of(

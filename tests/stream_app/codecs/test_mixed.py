@@ -16,8 +16,11 @@ from stream_app.codecs.mixed import Codec, content_type
 from stream_app.columns import MOST_ROWS, BadRow, Columns, split
 from stream_app.errors import DecodeError
 from stream_app.events import LONGEST_ID, ContentType
+from stream_app.records import read
 from stream_app.wire import events_pb2 as wire
 from tests.stream_app.codecs.test_jsons import SPECS, assert_same, spec_of
+from tests.stream_app.test_records import Message
+from tests.stream_app.test_records import batch as packed
 
 NUMERIC, CATEGORICAL = ("a", "b b"), ("c", "id", "é")
 CODECS = [Codec(spec) for spec in SPECS]
@@ -149,6 +152,32 @@ def test_one_topic_may_hold_all_encodings() -> None:
         BadRow(10, None, "the record is empty, wanted an Examples message", b""),
         BadRow(11, None, "the record is empty, wanted an Example message", b""),
     ]
+
+
+VALUES = st.one_of(
+    st.tuples(st.just(None) | st.just(b"") | st.binary(max_size=20), st.sampled_from(["", *ContentType, "text/csv"])),
+    events(CLASSES).map(lambda event: (json.dumps(event).encode(), "")),
+    events(CLASSES).map(lambda event: (json.dumps(event, ensure_ascii=False).encode(), ContentType.JSON)),
+    events(CLASSES).map(lambda event: (as_protobuf(event), ContentType.PROTOBUF)),
+    events(CLASSES).map(lambda event: (as_batch([event]), ContentType.BATCH)),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(VALUES, max_size=9), st.integers(0, 2))
+def test_records_that_are_no_objects_are_read_alike(values: list[tuple[bytes | None, str]], which: int) -> None:
+    records = [sent(i, value, kind, timestamp_ms=1_000) for i, (value, kind) in enumerate(values)]
+    messages = [Message(timestamp=r.timestamp, value=r.value, headers=r.headers) for r in records]
+    found = read(packed(messages) if messages else b"", topic="t", partition=0, from_offset=0)
+    assert found is not None
+    columns, bad = CODECS[which].decode(found[0])
+    wanted, wanted_bad = CODECS[which].decode(records)
+    assert bad == wanted_bad
+    assert_same(columns, wanted)
+    if records:
+        decoded = CODECS[which].read(found[0])
+        assert decoded.offsets.tolist() == [r.offset for r in records]
+        assert decoded.many == (records[-1].headers != () and values[-1][1] == ContentType.BATCH)
 
 
 def test_without_any_header_or_record() -> None:
