@@ -13,7 +13,7 @@ PROTOS := $(wildcard protos/*.proto)
 WIRE := stream_app/wire
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clients protos bench clean
+.PHONY: help setup demo test check clients protos bench faults clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,9 @@ bench: $(STAMP)  ## run every script in bench/; each prints one JSON object on i
 	@set -e; for script in bench/[a-z]*.py; do \
 	  name=$$(basename "$$script" .py); echo "== bench.$$name"; $(BIN)/python -m "bench.$$name"; \
 	done
+
+faults: $(STAMP)  ## 200 runs in which everything goes wrong; nothing may be lost, learned twice, or stuck
+	$(BIN)/python -m faults
 
 clean:  ## remove .venv and what the tools leave behind
 	rm -rf $(VENV) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,9 +1,9 @@
 """Places where a test may let the process die: STREAM_APP_FAILPOINT=write:3 kills -9 at the third ``write``.
 
 take       a chunk has arrived                        writing    an artefact is half on disk
-taken      it has taken effect in memory              written    it is durable, not yet announced
-said       its predictions are under way              announced  announced, not yet read back
-commit     the version is read back as the head
+taken      it has taken effect in memory              renamed    it has its name, which may not be durable
+said       its predictions are under way              written    it is durable, not yet announced
+commit     the version is read back as the head       announced  announced, not yet read back
 """
 
 import os

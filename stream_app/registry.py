@@ -200,6 +200,7 @@ def _write_local(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        failpoints.reach("renamed")
     except OSError:
         temporary.unlink(missing_ok=True)  # a full disk must not be kept full
         raise

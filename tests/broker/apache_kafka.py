@@ -58,6 +58,12 @@ class ApacheKafka:
         self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def pid(self) -> int:
+        """While it runs."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it answers a metadata request."""
         if not (self._folder / "data").exists():
