@@ -17,6 +17,8 @@ class Learner(Protocol):
 
     learning_rate: float
     half_life_events: float
+    share: float
+    """Of the stream's rows, that this object learns; others learn the rest, apart, and all are merged."""
     skipped_steps: int
     """Batches not learned, since their gradient was not finite; of this object, not of its state."""
 

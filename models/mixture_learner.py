@@ -41,6 +41,7 @@ class MixtureLearner:
         self._task, self._pulled = spec.task, spec.blend.kind != "none"
         self.learning_rate = learning_rate or spec.optimiser.learning_rate
         self.half_life_events = half_life_events or spec.blend.half_life_events
+        self.share = 1.0
         self.skipped_steps = 0
         self._reference: Floats | None = None
         self._mixture = Mixture(

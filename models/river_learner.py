@@ -43,6 +43,7 @@ class RiverLearner:
         self._categories = list(spec.features.categorical)
         self.learning_rate = spec.optimiser.learning_rate
         self.half_life_events = spec.blend.half_life_events
+        self.share = 1.0
         self.skipped_steps = 0
         self._stages, self._seed = river_stages(spec.learner), spec.learner.seed
         self._estimator = self._built()

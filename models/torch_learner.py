@@ -35,6 +35,8 @@ from models.spec import ModelSpec
 CLIP_NORM = 10.0
 """Longer gradients are cut to this length; a non-finite one is skipped, not learned."""
 
+FEWEST_TOGETHER = 16
+"""Examples in a step of one who learns a small share."""
 CLASS_WEIGHT_CAP = 20.0
 """A rarer class weighs no more, so that one of its examples cannot throw the network over."""
 CLASS_HALF_LIFE_EXAMPLES = 20_000.0
@@ -69,6 +71,7 @@ class TorchLearner:
         self._spec = spec
         self.learning_rate = learning_rate or spec.optimiser.learning_rate
         self.half_life_events = half_life_events or spec.blend.half_life_events
+        self.share = 1.0
         self.skipped_steps = 0
         shapes = parameter_shapes(spec)
         self._layout = fused.layout(shapes)
@@ -104,10 +107,11 @@ class TorchLearner:
         weights: Floats | None = None,
         told: Floats | None = None,
     ) -> None:
-        """In steps of at most ``minibatch`` examples."""
+        """In steps of at most ``minibatch`` examples; with others, of a share of it, so that as many steps are made."""
         if weights is not None:
             check_weights(weights, len(target))
-        size = self._spec.learner.minibatch
+        most = self._spec.learner.minibatch
+        size = min(most, max(FEWEST_TOGETHER, round(most * self.share)))
         for i in range(0, len(target), size):
             part = slice(i, i + size)
             self._step(x[part], categories[part], target[part], None if weights is None else weights[part])

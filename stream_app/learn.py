@@ -365,8 +365,10 @@ class Core:
             mine: partitions that this replica learns; None is all.
         """
         self.partitions, self.waiting = {}, Waiting()
+        mine = envelope.offsets.keys() if mine is None else envelope.offsets.keys() & mine
+        self.learner.share = len(mine) / len(envelope.offsets) if mine else 1.0
         for p, next_offset in envelope.offsets.items():
-            if mine is not None and p not in mine:
+            if p not in mine:
                 continue
             _, clock_s = envelope.replay_from.get(p, (next_offset, float("-inf")))
             count, xor = envelope.ledger.get(p, (0, 0))

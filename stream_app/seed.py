@@ -353,6 +353,12 @@ class Seeder:
         """Whether the head was announced as one that another, inline, follows."""
         return self._log.fold.between
 
+    @property
+    def inline_id(self) -> str | None:
+        """Of the newest version that travelled inline, where those since lie between it and another one."""
+        inline = self._log.fold.inline
+        return inline.envelope.id if inline else None
+
     def mend_head(self) -> bool:
         """While idle: see now and then that the head's artefact can be read; if not, restore (rule 19).
 

@@ -101,6 +101,7 @@ class Worker:
         publish = seeder.spec.publish
         self._cadence = Cadence(every_s=publish.every_s, least_s=publish.least_s, share=publish.share)
         self._inline_due_s = 0.0
+        self._inline_id: str | None = None
         self._follow_due_s = 0.0
         self._merging_s = 0.0
         self._ids_due_s = 0.0
@@ -154,6 +155,7 @@ class Worker:
             if self._core is None or gained:
                 await self._seed()
             assert self._core is not None
+            log.info("learns partitions %s", sorted(partitions))
             for state in self._core.partitions.values():
                 state.held.clear()
             self._leave()
@@ -395,6 +397,11 @@ class Worker:
         """Whether the head is one that cannot be read without the registry, and was announced so."""
         return self._head is not None and self._seeder.between
 
+    def _mind_inline(self) -> None:
+        """One version in every ``every_s`` travels inline, whoever's it is."""
+        if (newest := self._seeder.inline_id) != self._inline_id:
+            self._inline_id, self._inline_due_s = newest, time.monotonic() + self._spec.publish.every_s
+
     def _advanced(self) -> bool:
         if self._core is None:
             return False
@@ -415,6 +422,7 @@ class Worker:
             newest = await self._call(self._seeder.newest)
             assert newest is not None
             assert self._head is not None
+            self._mind_inline()
             if newest.id != self._head.id and not await self._rebase(newest):
                 return True
             if not (self._advanced() or self._owes_inline()):
@@ -444,10 +452,10 @@ class Worker:
             del self._sent[: len(sent)]
             del self._letter_acks[: len(letters)]
             if not won:
-                log.info("version %d came in between", now.number)
+                log.debug("version %d came in between", now.number)
                 return False
             self._stand_on(Version(now, own.arrays))
-            self._published = dict(now.offsets)
+            self._published, self._inline_id = dict(now.offsets), self._seeder.inline_id
             self._leave()
             self._letters = {w for w in self._letters if w.offset >= now.offsets[w.partition]}
         failpoints.reach("commit")

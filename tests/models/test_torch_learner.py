@@ -541,3 +541,19 @@ def test_regression_answers_in_the_labels_own_units_at_once() -> None:
     scaler = Scaler(1)
     scaler.observe(target[:, None])
     assert np.abs(learner.predict(x, categories) - target.mean()).max() < scaler.std[0]
+
+
+# With others ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("minibatch", "share", "wanted"), [(64, 1.0, 64), (64, 0.5, 32), (64, 0.01, 16), (4, 0.5, 4)])
+def test_who_learns_a_share_of_the_stream_takes_steps_as_much_smaller(
+    minibatch: int, share: float, wanted: int
+) -> None:
+    taken, expected = (
+        TorchLearner(spec_of(learner=Learner(kind="torch", hidden=(6, 5), minibatch=n))) for n in (minibatch, wanted)
+    )
+    taken.share = share
+    for learner in (taken, expected):
+        learner.learn(*batch_of(rows=200))
+    assert same(taken, expected)
