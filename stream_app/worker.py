@@ -168,7 +168,7 @@ class Worker:
         self._core, self._head, self._trails = seeded.core, seeded.head, seeded.trails
         self._stand_on(Version(seeded.head, seeded.arrays))
         self._letters = seeded.letters
-        self._published = dict(seeded.head.offsets)
+        self._published, self._inline_id = dict(seeded.head.offsets), self._seeder.inline_id
         self._moved_s = time.monotonic()
         log.info("stand at version %d, offsets %s", seeded.head.number, seeded.head.offsets)
 
