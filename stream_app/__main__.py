@@ -206,6 +206,13 @@ def _add_up(sub: argparse.ArgumentParser) -> None:
     _add_rest(sub)
     _add_address(sub, "--prometheus", "127.0.0.1:9464", "where Prometheus finds /metrics")
     sub.add_argument("--run-dir", default="runs/up", metavar="FOLDER", help="logs (default: %(default)s)")
+    sub.add_argument(
+        "--workers",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="processes that share the events topic's partitions; more are started by hand (default: %(default)s)",
+    )
 
 
 def _add_rest(sub: argparse.ArgumentParser) -> None:
@@ -432,6 +439,7 @@ def _up(args: argparse.Namespace, spec: ModelSpec) -> int:
         rest=args.rest,
         prometheus=args.prometheus,
         run_dir=args.run_dir,
+        workers=args.workers,
         on_mismatch=args.on_mismatch,
         stuck_s=args.stuck_s,
     )

@@ -194,7 +194,8 @@ class Service:
         registry: folder or URL.
         listen: of the server; port 0 takes a free one.
         run_dir: where logs go.
-        worker_flags: further flags of the worker.
+        workers: how many share the events topic's partitions.
+        worker_flags: further flags of each worker.
         server_flags: further flags of the server.
     """
 
@@ -207,6 +208,7 @@ class Service:
         registry: str,
         listen: str,
         run_dir: Path,
+        workers: int = 1,
         worker_flags: Sequence[str] = (),
         server_flags: Sequence[str] = (),
     ) -> None:
@@ -214,6 +216,7 @@ class Service:
         self._broker = EmbeddedBroker() if bootstrap_servers is None else None
         self._bootstrap_servers = bootstrap_servers or ""
         self._registry, self._worker_flags, self._server_flags = registry, worker_flags, server_flags
+        self._workers = workers
         self.logs = run_dir / "logs"
         self.listen = listen
         """``host:port`` of the server; the port is known after ``start``."""
@@ -252,14 +255,17 @@ class Service:
 
     def _commands(self) -> Iterator[Child]:
         yield self._child("worker", *self._worker_flags)
+        for number in range(2, self._workers + 1):
+            yield self._child("worker", *self._worker_flags, number=number)
         yield self._child("serve", "--listen", self.listen, "--log-events", *self._server_flags)
         for command in ("tuner", "compressor", "judge"):
             yield self._child(command, nice=BACKGROUND_NICE, delay_s=BACKGROUND_DELAY_S)
 
-    def _child(self, command: str, *flags: str, nice: int = 0, delay_s: float = 0.0) -> Child:
+    def _child(self, command: str, *flags: str, nice: int = 0, delay_s: float = 0.0, number: int = 1) -> Child:
         argv = [sys.executable, "-m", "stream_app", command, "--spec", self._spec_path]
         argv += ["--bootstrap-servers", self.bootstrap_servers, "--registry", self._registry]
-        return Child(command, [*argv, *flags], self.logs, nice=nice, delay_s=delay_s)
+        name = command if number == 1 else f"{command}-{number}"
+        return Child(name, [*argv, *flags], self.logs, nice=nice, delay_s=delay_s)
 
     def tick(self) -> None:
         """Start again what has crashed.
@@ -332,6 +338,7 @@ def run(
     rest: str | None,
     prometheus: str,
     run_dir: str,
+    workers: int,
     on_mismatch: str,
     stuck_s: float,
 ) -> int:
@@ -340,6 +347,11 @@ def run(
     Raises:
         StreamAppError: it could not start, or a process refuses to work.
     """
+    if workers > spec.stream.partitions:
+        raise SettingsError(
+            f"--workers: got {workers}, wanted at most stream.partitions, which is {spec.stream.partitions}: "
+            "the others would have nothing to learn"
+        )
     folder = Path(run_dir)
     service = Service(
         spec_path,
@@ -348,6 +360,7 @@ def run(
         registry=registry,
         listen=listen,
         run_dir=folder,
+        workers=workers,
         worker_flags=("--on-mismatch", on_mismatch, "--stuck-s", str(stuck_s)),
         server_flags=("--rest", rest) if rest else (),
     )

@@ -11,6 +11,7 @@ from stream_app import serve
 from stream_app.__main__ import main
 from stream_app.broker import free_port
 from stream_app.serving.security import Security
+from tests import streams
 
 SPEC = "examples/flights/model.toml"
 
@@ -57,6 +58,13 @@ def test_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["--version"])
     assert capsys.readouterr().out == f"stream-app {metadata.version('stream-app')}\n"
+
+
+def test_up_refuses_more_workers_than_there_are_partitions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = tmp_path / "model.toml"
+    spec.write_text(streams.spec_text("many", partitions=2))
+    assert main(["up", "--spec", str(spec), "--workers", "3", "--run-dir", str(tmp_path)]) == 2
+    assert "--workers: got 3, wanted at most stream.partitions, which is 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [(), ("--share-port",)])

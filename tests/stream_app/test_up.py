@@ -220,6 +220,21 @@ def test_flags_of_worker_and_server_reach_them(app_name: str, tmp_path: Path) ->
     assert asked["serve"][-2:] == ("--rest", "127.0.0.1:4")
 
 
+def test_several_workers_have_names_and_logs_of_their_own(app_name: str, tmp_path: Path) -> None:
+    service = Service(
+        "model.toml",
+        spec_of(app_name),
+        bootstrap_servers="127.0.0.1:1",
+        registry="r",
+        listen="127.0.0.1:2",
+        run_dir=tmp_path,
+        workers=3,
+    )
+    names = [child.name for child in service._commands()]
+    assert names[:3] == ["worker", "worker-2", "worker-3"]
+    assert len(set(names)) == len(names)
+
+
 def up_at(host: str, port: int) -> bool:
     from stream_app.broker import answers_metadata
 
