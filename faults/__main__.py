@@ -23,11 +23,10 @@ from pathlib import Path
 from shutil import rmtree
 
 from faults import plain
+from faults.nursery import warm
 from faults.run import Outcome, run
 from faults.scenario import Scenario, scenario
-from stream_app import learn
 from stream_app.broker import die_with_parent
-from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
 
 RUNS, AT_ONCE, PLAIN_RUNS = 200, 8, 3
@@ -41,7 +40,7 @@ def main() -> int:
     plain_runs = 0 if options.seed else options.plain
     scenarios = [scenario(seed, kafka=bool(home)) for seed in seeds]
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=options.folder))
-    learn.warm(streams.spec("warm"))  # compiled code is in its cache: no worker takes a minute to begin
+    warm()
     with ExitStack() as stack:
         servers = ""
         if home and (plain_runs or any(s.broker == "kafka" for s in scenarios)):

@@ -64,7 +64,7 @@ class Rig:
         spec_file = folder / "model.toml"
         spec_file.write_text(spec.replace("[publish]\nevery_s = 0.05\n", scenario.publish))
         self.registry = folder / "registry"
-        self._flags = (
+        self.flags = (
             *("--spec", str(spec_file), "--bootstrap-servers", bootstrap_servers),
             *("--registry", str(self.registry)),
         )
@@ -87,7 +87,7 @@ class Rig:
 
     def start(self) -> Worker:
         failpoint, self.next_failpoint = self.next_failpoint, ""
-        worker = Worker(self.folder, *self._flags, failpoint=failpoint)
+        worker = Worker(self.folder, *self.flags, failpoint=failpoint)
         self.workers.append(worker)
         self._limit(worker)
         return worker
@@ -147,7 +147,7 @@ class Rig:
 
     def command(self, name: str, *more: str) -> subprocess.CompletedProcess[str]:
         """An operator's."""
-        argv = [sys.executable, "-m", "stream_app", name, *self._flags, "--log-level", "error", *more]
+        argv = [sys.executable, "-m", "stream_app", name, *self.flags, "--log-level", "error", *more]
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
     # --- how far it has come ----------------------------------------------------------------------------------

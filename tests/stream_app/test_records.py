@@ -16,6 +16,7 @@ from crc32c import crc32c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app import records
 from stream_app.records import Records, read
 
 GZIP, SNAPPY, LZ4, ZSTD = 1, 2, 3, 4
@@ -177,3 +178,18 @@ def test_whatever_the_bytes_are_they_are_read_or_refused(messages: list[Message]
         return  # stricter in what a length may be
     assert expected is None or [r.value for r in records] == [r.value for r in expected]
     assert len(list(islice(records, 9))) == len(records)
+
+
+def test_what_is_warm_compiles_nothing_more() -> None:
+    def compiled() -> dict[str, int]:
+        return {n: len(f.signatures) for n, f in vars(records).items() if hasattr(f, "signatures")}
+
+    records.warm()
+    before = compiled()
+    assert len(before) >= 5
+    assert 0 not in before.values()
+    found, _ = ours(batch([Message(headers=[("h", None)]), Message(key=b"k", value=None)], codec=LZ4))
+    found.values(10, padding=4)
+    found.like_before()
+    assert next(iter(found[1:])).key == b"k"
+    assert compiled() == before
