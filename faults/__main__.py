@@ -1,6 +1,6 @@
 """Everything that can go wrong, many times over: seeds -> [faults] -> lost, duplicated, stuck: 0.
 
-    python -m faults                    200 runs; with KAFKA_HOME set, 80 of them on Apache Kafka
+    python -m faults                    200 runs; with KAFKA_HOME set, 90 of them on Apache Kafka
     python -m faults --seed 17          that run alone, with what happened in it
     python -m faults --runs 20 --first 100 --at-once 4
 
