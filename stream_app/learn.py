@@ -19,7 +19,7 @@ from models.explain import Importance
 from models.features import FeatureEncoder, Raw
 from models.hashes import HashedEncoder, text_hashes
 from models.learner import Floats, Ints, Learner
-from models.merging import Fork
+from models.merging import Fork, MergeError
 from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
@@ -414,16 +414,21 @@ class Core:
         What watches and remembers this replica's own rows stays: detectors, past references, importances, what waits.
 
         Raises:
-            MergeError: the learner is of a kind that cannot be merged; nothing has changed.
+            MergeError: the learner is of a kind that cannot be merged, or another program wrote ``head`` in a layout of
+                its own; nothing has changed.
         """
         mine, was, theirs = self.state(), base.envelope, head.envelope
         counts = {name: n - _counts(was)[name] for name, n in self.counts.items()}
         fork = Fork(base.arrays, head.arrays, mine, theirs.labels - was.labels, counts["learned"])
-        self._load_learned(
-            prefixed("features", self.encoder.merged(fork.under("features")))
-            | prefixed("score", self.score.merged(fork.under("score")))
-            | prefixed("learner", _merged(self.learner, fork.under("learner")))
-        )
+        try:
+            merged = (
+                prefixed("features", self.encoder.merged(fork.under("features")))
+                | prefixed("score", self.score.merged(fork.under("score")))
+                | prefixed("learner", _merged(self.learner, fork.under("learner")))
+            )
+        except (KeyError, ValueError) as error:
+            raise MergeError(f"version {theirs.number} cannot be merged: {error}") from error
+        self._load_learned(merged)
         self.counts = {name: n + counts[name] for name, n in _counts(theirs).items()}
         if self.reference == was.reference:
             self.reference = theirs.reference

@@ -139,6 +139,24 @@ def test_a_partition_that_another_learns_is_forgotten_with_all_that_waits() -> N
     core.take(0, split[0][200:])
 
 
+def test_a_version_in_another_layout_is_refused_and_nothing_has_changed() -> None:
+    spec = spec_of(streams.NETWORK)
+    split, begin = halves(streams.records(400)), version(fresh(spec), 1)
+    mine, theirs = (Core(spec, learners.make(spec)) for _ in PARTS)
+    for p, core in enumerate((mine, theirs)):
+        core.load(begin.arrays, begin.envelope, {p})
+        core.take(p, split[p])
+    newest, before = version(theirs, 2, begin), mine.state()
+    for other in ({"score.counts": np.zeros(3)}, {"learner.theta": np.zeros(2, np.float32)}):
+        with pytest.raises(MergeError, match="version 2 cannot be merged"):
+            mine.rebase(begin, newest._replace(arrays=newest.arrays | other))
+    torn = {name: array for name, array in newest.arrays.items() if name != "features.rates.used"}
+    with pytest.raises(MergeError, match="version 2 cannot be merged: 'used'"):
+        mine.rebase(begin, newest._replace(arrays=torn))
+    for name, array in mine.state().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_an_estimator_of_river_refuses_and_nothing_has_changed() -> None:
     river = 'kind = "river"\nestimator = "river.linear_model.LogisticRegression"\nnominal = false'
     spec = spec_of(river, '[blend]\nkind = "none"\n')
