@@ -102,7 +102,7 @@ AXES: dict[str, tuple[int, ...]] = {
 }
 DRAINED_PARTITIONS = (1, 4, 16)
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
-    "decode": (("codecs/mixed.py", "decode"),),
+    "decode": (("codecs/mixed.py", "read"),),
     "encode": (("models/hashes.py", "raw"), ("models/scaler.py", "observe")),
     "scale": (("models/features.py", "standardise"),),
     "join": (("stream_app/join.py", "take"),),

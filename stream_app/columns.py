@@ -22,10 +22,12 @@ record of one example. What follows from that:
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from stream_app.ids import Ids, blank, joined
 
 Floats = NDArray[np.float32]
 Times = NDArray[np.float64]
@@ -43,7 +45,7 @@ class Columns(NamedTuple):
     """(B,) of the records; never falls from row to row."""
     rows: NDArray[np.int32]
     """(B,) place within the record."""
-    ids: list[str]
+    ids: Ids
     """B of them, 1 to 512 characters each."""
     time_s: Times
     """(B,) event time of the features; NaN: the row has none."""
@@ -67,18 +69,15 @@ class Columns(NamedTuple):
 
     def take(self, rows: slice | Ints | NDArray[np.bool_]) -> "Columns":
         """Some rows, in the order given."""
-        chosen = np.arange(len(self.ids))[rows]
-        ids = self.ids[rows] if isinstance(rows, slice) else [self.ids[i] for i in chosen.tolist()]
-        arrays = {name: getattr(self, name)[rows] for name in self._fields if name != "ids"}
-        return Columns(ids=ids, **arrays)
+        taken: Any = (column[rows] for column in self)
+        return Columns(*taken)
 
     def put(self, rows: Ints, other: "Columns") -> None:
         """Write other rows over some of these."""
         for name in self._fields:
             if name != "ids":
                 getattr(self, name)[rows] = getattr(other, name)
-        for i, id_ in zip(rows.tolist(), other.ids, strict=True):
-            self.ids[i] = id_
+        self.ids.set(rows, other.ids)
 
 
 class BadRow(NamedTuple):
@@ -103,7 +102,7 @@ def empty(rows: int, *, numeric: int, categorical: int) -> Columns:
     return Columns(
         offsets=np.zeros(rows, np.int64),
         rows=np.zeros(rows, np.int32),
-        ids=[""] * rows,
+        ids=blank(rows),
         time_s=np.full(rows, np.nan),
         numeric=np.full((rows, numeric), np.nan, np.float32),
         hashes=np.zeros((rows, categorical), np.uint32),
@@ -119,7 +118,7 @@ def concatenated(parts: Sequence[Columns]) -> Columns:
     if len(parts) == 1:
         return parts[0]
     arrays = {n: np.concatenate([getattr(p, n) for p in parts]) for n in Columns._fields if n != "ids"}
-    return Columns(ids=[i for p in parts for i in p.ids], **arrays)
+    return Columns(ids=joined([p.ids for p in parts]), **arrays)
 
 
 def split(position: int) -> tuple[int, int]:

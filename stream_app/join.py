@@ -7,11 +7,12 @@ wait. The first features and the first label count; later rows of a remembered i
     B rows taken at once   P pairs that they complete
 
 Rows are taken one after another, whatever B: a compiled loop over one table of what is remembered. An id's place in
-the table is its slot. The due times lie in a binary heap; an id heard from again is due again, so a due time counts
-only if the id's newest row says so, too.
+the table is its slot, found by a keyed hash of 128 bits: that two ids have the same is less likely than that memory
+fails, and nobody can look for such two. The due times lie in a binary heap; an id heard from again is due again, so a
+due time counts only if the id's newest row says so, too.
 """
 
-from collections import deque
+from os import urandom
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +27,12 @@ NO_ROW = -1
 Ints = NDArray[np.int64]
 Times = NDArray[np.float64]
 Records = NDArray[Any]
+Words = NDArray[np.uint64]
 
 _ENTRY = np.dtype(
     [
+        ("first_hash", np.uint64),  # both halves of the id's
+        ("second_hash", np.uint64),
         ("first_at", np.int64),  # offset of its first record
         ("clock_s", np.float64),  # just before that record
         ("last_s", np.float64),
@@ -42,8 +46,8 @@ _ENTRY = np.dtype(
     ]
 )
 _DUE = np.dtype([("at_s", np.float64), ("slot", np.int64)])
-_COUNTS = ("dues", "pairs", "gone", "dropped", "expired", "orphans", "ignored", "offset")
-"""What a call counts; ``dues`` and ``offset``, of the newest record, live on."""
+_COUNTS = ("dues", "pairs", "ids", "dropped", "expired", "orphans", "ignored", "offset")
+"""What a call counts; ``dues``, ``ids`` and ``offset``, of the newest record, live on."""
 
 
 class Joined(NamedTuple):
@@ -82,10 +86,10 @@ class LabelJoin:
         self._clocks_s = np.full(2, clock_s)  # now, and before the newest record
         self._counts = np.zeros(len(_COUNTS), np.int64)
         self._counts[_COUNTS.index("offset")] = -1
-        self._slots: dict[str, int] = {}
-        self._ids = np.empty(0, object)  # by slot
-        self._free: list[int] = []
+        self._key = np.frombuffer(urandom(16), np.uint64)  # no result depends on it
         self._table = np.zeros(0, _ENTRY)
+        self._places = np.empty(0, np.int64)  # a hash's place, or the next, has its slot; -1: free
+        self._free = np.empty(0, np.int64)  # slots; those left are the first
         self._dues = np.zeros(0, _DUE)
 
     @property
@@ -100,21 +104,17 @@ class LabelJoin:
             rows: (B,) a number for what was made of each row's features, not below 0; NO_ROW where it has none.
         """
         b = len(columns.ids)
-        slots = self._slots_of(columns.ids)
+        self._make_room(b)
         dues = int(self._counts[0])
-        if dues + b > len(self._dues):
-            self._dues = np.resize(self._dues, 2 * (dues + b))
-        pairs, gone = np.empty(b, _PAIR), np.empty(dues + b, np.int64)
-        dropped = np.empty(dues + 2 * b, np.int64)
+        pairs, dropped = np.empty(b, _PAIR), np.empty(dues + 2 * b, np.int64)
         _take(
-            self._table, self._dues, self._clocks_s, self._counts, self.wait_s,
-            slots, columns.offsets, rows, columns.time_s, columns.label_time_s, columns.target, columns.weight,
-            pairs, gone, dropped,
+            self._table, self._places, self._free, self._dues, self._clocks_s, self._counts, self.wait_s,
+            columns.ids.hashes(self._key), columns.offsets, rows,
+            columns.time_s, columns.label_time_s, columns.target, columns.weight, pairs, dropped,
         )  # fmt: skip
         count = dict(zip(_COUNTS, self._counts.tolist(), strict=True))
         for name in ("expired", "orphans", "ignored"):
             setattr(self, name, getattr(self, name) + count[name])
-        self._forget(gone[: count["gone"]])
         found = pairs[: count["pairs"]]
         return Joined(
             at=found["at"].copy(),
@@ -125,34 +125,18 @@ class LabelJoin:
             dropped=dropped[: count["dropped"]],
         )
 
-    def _slots_of(self, ids: list[str]) -> Ints:
-        """Each id's slot; new ids get one."""
-        short = len(ids) - len(self._free)
-        if short > 0:
-            self._grow(max(short, len(self._table), 64))
-        offered = self._free[-len(ids) :] if ids else []
-        slots = np.fromiter(map(self._slots.setdefault, ids, offered), np.int64, len(ids))
-        given = np.array(offered, np.int64)
-        new = slots == given
-        del self._free[len(self._free) - len(ids) :]
-        self._free += given[~new].tolist()
-        names = np.empty(len(ids), object)
-        names[:] = ids
-        self._ids[slots[new]] = names[new]
-        return slots
-
-    def _grow(self, more: int) -> None:
-        size = len(self._table)
-        self._table = np.concatenate([self._table, np.zeros(more, _ENTRY)])
-        self._ids = np.concatenate([self._ids, np.empty(more, object)])
-        self._free += range(size, size + more)
-
-    def _forget(self, gone: Ints) -> None:
-        """Give the slots of the forgotten back, unless their id has come again within the call."""
-        gone = np.unique(gone[~self._table["there"][gone]])
-        deque(map(self._slots.pop, self._ids[gone].tolist()), maxlen=0)
-        self._ids[gone] = None
-        self._free += gone.tolist()
+    def _make_room(self, more: int) -> None:
+        """For so many further ids."""
+        dues, size = int(self._counts[0]), len(self._table)
+        if dues + more > len(self._dues):
+            self._dues = np.resize(self._dues, 2 * (dues + more))
+        if len(self) + more > size:
+            grown = max(2 * (len(self) + more), 64)
+            left = self._free[: size - len(self)]
+            self._table = np.concatenate([self._table, np.zeros(grown - size, _ENTRY)])
+            self._free = np.concatenate([left, np.arange(size, grown), np.zeros(len(self), np.int64)])
+            self._places = np.full(1 << (2 * grown).bit_length(), -1, np.int64)
+            _place_again(self._table, self._places)
 
     def replay_from(self, next_offset: int) -> tuple[int, float]:
         """The first record of the oldest remembered id, and the clock before it; ``next_offset`` if none."""
@@ -168,7 +152,7 @@ class LabelJoin:
         return np.asarray(entries["row"], np.int64)
 
     def __len__(self) -> int:
-        return len(self._slots)
+        return int(self._counts[_COUNTS.index("ids")])
 
 
 _PAIR = np.dtype(
@@ -209,14 +193,52 @@ def _pop(dues: Records, n: int) -> None:
 
 
 @compiled
+def _place_again(table: Records, places: Ints) -> None:
+    """Find places for all that is remembered."""
+    for s in range(len(table)):
+        if table[s].there:
+            place = _place_of(table, places, table[s].first_hash, table[s].second_hash)
+            places[place] = s
+
+
+@compiled
+def _place_of(table: Records, places: Ints, first_hash: np.uint64, second_hash: np.uint64) -> int:
+    """Where an id is, or may be put."""
+    mask = len(places) - 1
+    place = np.int64(first_hash & np.uint64(mask))
+    while places[place] >= 0:
+        s = places[place]
+        if table[s].first_hash == first_hash and table[s].second_hash == second_hash:
+            break
+        place = (place + 1) & mask
+    return int(place)
+
+
+@compiled
+def _remove(table: Records, places: Ints, slot: int) -> None:
+    """Free its place; who had to go further because of it comes nearer (Knuth, 6.4 R)."""
+    mask = len(places) - 1
+    place = _place_of(table, places, table[slot].first_hash, table[slot].second_hash)
+    at = (place + 1) & mask
+    while places[at] >= 0:
+        home = np.int64(table[places[at]].first_hash & np.uint64(mask))
+        if ((at - home) & mask) >= ((at - place) & mask):
+            places[place] = places[at]
+            place = at
+        at = (at + 1) & mask
+    places[place] = -1
+
+
+@compiled
 def _take(
-    table: Records, dues: Records, clocks_s: Times, counts: Ints, wait_s: float,
-    slots: Ints, offsets: Ints, rows: Ints, time_s: Times, label_time_s: Times, target: Times, weight: Times,
-    pairs: Records, gone: Ints, dropped: Ints,
+    table: Records, places: Ints, free: Ints, dues: Records, clocks_s: Times, counts: Ints, wait_s: float,
+    hashes: Words, offsets: Ints, rows: Ints, time_s: Times, label_time_s: Times, target: Times, weight: Times,
+    pairs: Records, dropped: Ints,
 ) -> None:  # fmt: skip
-    n, found, left, drops, expired, orphans, ignored = counts[0], 0, 0, 0, 0, 0, 0
+    n, found, drops, expired, orphans, ignored = counts[0], 0, 0, 0, 0, 0
+    left = len(table) - counts[2]
     clock_s = clocks_s[0]
-    for b in range(len(slots)):
+    for b in range(len(hashes)):
         if offsets[b] != counts[7]:
             counts[7], clocks_s[1] = offsets[b], clock_s
         if np.isnan(time_s[b]):
@@ -232,8 +254,9 @@ def _take(
             n -= 1
             if not table[s].there or table[s].last_s + wait_s >= clock_s:
                 continue  # forgotten before, or heard from since
+            _remove(table, places, s)
             table[s].there = False
-            gone[left] = s
+            free[left] = s
             left += 1
             if not table[s].done:
                 if np.isnan(table[s].time_s):
@@ -242,8 +265,13 @@ def _take(
                     expired += 1
                     dropped[drops] = table[s].row
                     drops += 1
-        s = slots[b]
-        if not table[s].there:
+        place = _place_of(table, places, hashes[b, 0], hashes[b, 1])
+        s = places[place]
+        if s < 0:
+            left -= 1
+            s = free[left]
+            places[place] = s
+            table[s].first_hash, table[s].second_hash = hashes[b, 0], hashes[b, 1]
             table[s].first_at, table[s].clock_s, table[s].last_s = offsets[b], clocks_s[1], -np.inf
             table[s].time_s = table[s].label_time_s = table[s].target = table[s].weight = np.nan
             table[s].there, table[s].done = True, False
@@ -280,5 +308,5 @@ def _take(
         pairs[found].weight = 1.0 if np.isnan(table[s].weight) else table[s].weight
         found += 1
     clocks_s[0] = clock_s
-    counts[0], counts[1], counts[2], counts[3] = n, found, left, drops
+    counts[0], counts[1], counts[2], counts[3] = n, found, len(table) - left, drops
     counts[4], counts[5], counts[6] = expired, orphans, ignored

@@ -17,7 +17,7 @@ from models import learners
 from models.drift import Drift, DriftWatch, InputWatch
 from models.explain import Importance
 from models.features import FeatureEncoder, Raw
-from models.hashes import HashedEncoder, text_hashes
+from models.hashes import HashedEncoder
 from models.learner import Floats, Ints, Learner
 from models.merging import Fork, MergeError
 from models.references import Recall, References
@@ -28,6 +28,7 @@ from stream_app.codecs.decoded import Decoded, joined
 from stream_app.codecs.mixed import Codec
 from stream_app.columns import ROW_BITS, BadRow, Columns
 from stream_app.decode import Record
+from stream_app.ids import Ids
 from stream_app.join import NO_ROW, Joined, LabelJoin
 from stream_app.modellog import ClassScore, Envelope, Hyper
 from stream_app.predictions import Block, Said
@@ -229,7 +230,7 @@ class Core:
             self._record(positions, rows, recalled, out)
         if len(pairs.at):
             self._learn(pairs, self.waiting.rows(pairs.rows), out)
-            self._enter(state, [columns.ids[i] for i in pairs.at.tolist()], pairs.target)
+            self._enter(state, columns.ids[pairs.at], pairs.target)
         self.waiting.give_back(np.concatenate([pairs.rows, pairs.dropped]))
 
     def _entered(self, columns: Columns) -> tuple[NDArray[np.intp], Raw, Ints]:
@@ -335,7 +336,7 @@ class Core:
             return np.eye(self.spec.outputs)[target.astype(np.intp)]
         return target[:, None]
 
-    def _enter(self, state: Partition, ids: Sequence[str], target: NDArray[np.float64]) -> None:
+    def _enter(self, state: Partition, ids: Ids, target: NDArray[np.float64]) -> None:
         """Enter each learned pair into the ledger."""
         state.xor ^= ledger_hash(ids, target)
         state.count += len(ids)
@@ -520,9 +521,9 @@ class _Record(NamedTuple):
     value: bytes
 
 
-def ledger_hash(ids: Sequence[str], target: NDArray[np.float64]) -> int:
+def ledger_hash(ids: Ids, target: NDArray[np.float64]) -> int:
     """XOR of one 64-bit hash per pair of id and target (P,)."""
-    crc = text_hashes(ids).astype(np.uint64)
+    crc = ids.crcs().astype(np.uint64)
     mixed = _mixed(crc ^ _mixed(target.astype(np.float64).view(np.uint64)))
     return int(np.bitwise_xor.reduce(mixed)) if len(ids) else 0
 

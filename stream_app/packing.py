@@ -54,7 +54,7 @@ def records_of(taken: Sequence[Waiting], partitions: Sequence[int]) -> Iterator[
 
 
 def ids_of(waiting: Waiting) -> list[str]:
-    return waiting.content.ids if isinstance(waiting.content, Batch) else [waiting.content.id]
+    return list(waiting.content.ids) if isinstance(waiting.content, Batch) else [waiting.content.id]
 
 
 def _together(partition: int, waiting: Sequence[Waiting]) -> Iterator[Record]:
@@ -77,7 +77,7 @@ def _packed(partition: int, batch: Batch, size_bytes: int) -> Iterator[Record]:
     """A batch as one record, or as several if it is too large for one."""
     value, rows = pack(batch), len(batch.ids)
     if len(value) <= LARGEST_BATCH_BYTES or rows == 1:
-        yield Record(partition, None, value, batch.ids, size_bytes, True)
+        yield Record(partition, None, value, list(batch.ids), size_bytes, True)
         return
     half = rows // 2
     yield from _packed(partition, gather.taken(batch, np.arange(half)), size_bytes * half // rows)

@@ -6,8 +6,8 @@ copied, not parsed; categories are codes into a dictionary.
     B rows
 """
 
-import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from stream_app.columns import MOST_ROWS
 from stream_app.errors import DecodeError
+from stream_app.ids import Ids
 from stream_app.wire import events_pb2 as wire
 
 LARGEST_BATCH_BYTES = 1_000_000
@@ -43,7 +44,7 @@ class Coded(NamedTuple):
 class Batch(NamedTuple):
     """B examples, as they came."""
 
-    ids: list[str]
+    ids: Sequence[str]
     time_s: Doubles | None
     """(B,) NaN: the row has no features; None: no row has."""
     numeric: dict[str, NDArray[np.floating[Any]]]
@@ -112,7 +113,7 @@ def unpack(value: bytes) -> Batch:
     b = message.rows
     if not 0 < b <= MOST_ROWS:
         raise DecodeError(f"'rows' is {b}, wanted 1 to {MOST_ROWS}")
-    ids = _split(message.ids, "ids")
+    ids = _ids(message.ids, "ids")
     if len(ids) != b:
         raise DecodeError(f"'ids' has {len(ids)} texts, wanted {b}")
     numeric = {c.name: _floats(c.values, b, f"numeric {c.name!r}") for c in message.numeric}
@@ -142,7 +143,7 @@ def _at(column: Doubles | None, i: int) -> float | None:
     return None if column is None or math.isnan(column[i]) else float(column[i])
 
 
-def _texts(texts: list[str]) -> wire.Texts:
+def _texts(texts: Sequence[str]) -> wire.Texts:
     raw = [t.encode() for t in texts]
     ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)))
     return wire.Texts(text=b"".join(raw), ends=ends.astype("<u4").tobytes())
@@ -163,17 +164,21 @@ def _coded(name: str, column: Coded) -> wire.Categorical:
 
 
 def _split(texts: wire.Texts, what: str) -> list[str]:
+    return list(_ids(texts, what))
+
+
+def _ids(texts: wire.Texts, what: str) -> Ids:
     ends = _array(texts.ends, np.dtype("<u4"), f"ends of {what}").astype(np.int64)
     starts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])[: len(ends)]
     if (ends < starts).any() or (ends[-1] if len(ends) else 0) != len(texts.text):
         raise DecodeError(f"ends of {what} do not rise to the {len(texts.text)} bytes of its text")
-    try:
-        if texts.text.isascii():
-            whole, places = texts.text.decode("ascii"), ends.tolist()
-            return [whole[a:z] for a, z in itertools.pairwise(itertools.chain((0,), places))]
-        return [texts.text[a:z].decode() for a, z in zip(starts.tolist(), ends.tolist(), strict=True)]
-    except UnicodeDecodeError as error:
-        raise DecodeError(f"{what}: {error}, wanted UTF-8") from error
+    found = Ids(np.frombuffer(texts.text, np.uint8), np.stack([starts, ends], axis=1))
+    if not texts.text.isascii():
+        try:
+            list(found)
+        except UnicodeDecodeError as error:
+            raise DecodeError(f"{what}: {error}, wanted UTF-8") from error
+    return found
 
 
 def _codes(column: wire.Categorical, rows: int, what: str) -> Coded:

@@ -13,6 +13,7 @@ from stream_app.codecs.batch import MOST_CELLS, Batch, Coded, row_json
 from stream_app.codecs.rules import Rules
 from stream_app.columns import BadRow, Columns, empty
 from stream_app.errors import DecodeError
+from stream_app.ids import Ids, ids_of
 
 Floating = NDArray[np.floating[Any]]
 
@@ -48,7 +49,8 @@ class BatchReader:
         if b * (len(self._numeric) + len(self._categorical)) > MOST_CELLS:
             most = MOST_CELLS // (len(self._numeric) + len(self._categorical))
             raise DecodeError(f"'rows' is {b}, wanted at most {most}, so many features has the model")
-        columns = empty(b, numeric=len(self._numeric), categorical=len(self._categorical))._replace(ids=batch.ids)
+        columns = empty(b, numeric=len(self._numeric), categorical=len(self._categorical))
+        columns = columns._replace(ids=batch.ids if isinstance(batch.ids, Ids) else ids_of(batch.ids))
         columns.offsets[:] = offset
         columns.rows[:] = np.arange(b)
         faults = self._fill_features(columns, batch)

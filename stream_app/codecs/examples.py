@@ -17,6 +17,7 @@ from stream_app.columns import BadRow, Columns, empty
 from stream_app.decode import Record
 from stream_app.errors import DecodeError
 from stream_app.events import LONGEST_ID
+from stream_app.ids import ids_of
 from stream_app.wire import events_pb2 as wire
 
 Label = int | str | float | None
@@ -51,12 +52,16 @@ class ExampleCodec:
         columns = empty(b, numeric=len(self._numeric), categorical=len(self._categorical))
         columns.offsets[:] = [r.offset for r in records]
         labels: list[Label] = [None] * b
+        ids = [""] * b
         featured, faults = np.zeros(b, np.bool_), {}
         for i, record in enumerate(records):
             try:
-                featured[i], labels[i] = self._read(columns, i, record.value)
+                e = _parsed(record.value)
+                ids[i] = e.id
+                featured[i], labels[i] = self._read(columns, i, e, len(record.value or b""))
             except DecodeError as error:
                 faults[i] = str(error)
+        columns.ids.set(slice(None), ids_of(ids))
         timestamps_ms = np.array([r.timestamp for r in records], np.int64)
         labelled = np.array([v is not None for v in labels], np.bool_)
         found = self._rules.faults(
@@ -68,18 +73,11 @@ class ExampleCodec:
         bad = [BadRow(records[i].offset, None, faults[i], records[i].value or b"") for i in sorted(faults)]
         return columns.take(good) if bad else columns, bad
 
-    def _read(self, columns: Columns, i: int, value: bytes | None) -> tuple[bool, Label]:
+    def _read(self, columns: Columns, i: int, e: wire.Example, size_bytes: int) -> tuple[bool, Label]:
         """Write a message into row ``i``; whether it has features, and its label."""
-        if not value:
-            raise DecodeError("the record is empty, wanted an Example message")
-        try:
-            e = wire.Example.FromString(value)
-        except WireError as error:
-            raise DecodeError(f"the record is no Example message (protos/events.proto): {error}") from error
-        columns.ids[i] = e.id
-        if len(value) > self._largest:
+        if size_bytes > self._largest:
             wanted = f"wanted at most {self._largest} (stream.max_record_bytes)"
-            raise DecodeError(f"event {e.id[:80]!r}: {len(value)} bytes, {wanted}")
+            raise DecodeError(f"event {e.id[:80]!r}: {size_bytes} bytes, {wanted}")
         featured = e.HasField("features")
         if featured:
             self._read_features(columns, i, e)
@@ -120,6 +118,15 @@ class ExampleCodec:
                     columns.target[i] = e.value
                 return float(e.value)
         return None
+
+
+def _parsed(value: bytes | None) -> wire.Example:
+    if not value:
+        raise DecodeError("the record is empty, wanted an Example message")
+    try:
+        return wire.Example.FromString(value)
+    except WireError as error:
+        raise DecodeError(f"the record is no Example message (protos/events.proto): {error}") from error
 
 
 def _name(name: wire.Name) -> str | int | None:

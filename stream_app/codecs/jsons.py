@@ -13,6 +13,7 @@ from stream_app.codecs.texts import texts
 from stream_app.columns import BadRow, Columns, empty
 from stream_app.decode import Decoder, Event, Record
 from stream_app.events import LONGEST_ID
+from stream_app.ids import ids_of
 
 
 class JsonCodec:
@@ -36,9 +37,7 @@ class JsonCodec:
         if good.all():
             return columns, []
         events, bad = self._decoder.decode([records[i] for i in np.flatnonzero(~good).tolist()])
-        others = empty(len(events), numeric=self._numeric, categorical=self._categorical)
-        for i, event in enumerate(events):
-            write(others, i, event)
+        others = written(events, numeric=self._numeric, categorical=self._categorical)
         return completed(columns, good, others), [BadRow(b.offset, None, b.reason, b.value) for b in bad]
 
 
@@ -50,10 +49,17 @@ def completed(columns: Columns, good: NDArray[np.bool_], found: Columns) -> Colu
     return columns.take(good)
 
 
-def write(columns: Columns, i: int, event: Event) -> None:
-    """Make an event row ``i``, which is blank."""
+def written(events: Sequence[Event], *, numeric: int, categorical: int) -> Columns:
+    """Events as rows, of so many features."""
+    columns = empty(len(events), numeric=numeric, categorical=categorical)._replace(ids=ids_of([e.id for e in events]))
+    for i, event in enumerate(events):
+        _write(columns, i, event)
+    return columns
+
+
+def _write(columns: Columns, i: int, event: Event) -> None:
     n = columns.numeric.shape[1]
-    columns.ids[i], columns.offsets[i] = event.id, event.offset
+    columns.offsets[i] = event.offset
     if event.row is not None:
         columns.time_s[i] = event.time_s
         numeric = np.array(event.row[:n], np.float64)

@@ -120,7 +120,7 @@ def _whole(record: Record, reason: str) -> BadRow:
 
 
 def _in_order(parts: Sequence[tuple[Columns, list[BadRow]]]) -> tuple[Columns, list[BadRow]]:
-    columns = concatenated([c for c, _ in parts if c.ids] or [parts[0][0]])
+    columns = concatenated([c for c, _ in parts if len(c.ids)] or [parts[0][0]])
     order: Any = np.argsort(columns.positions, kind="stable")
     if (order[1:] < order[:-1]).any():
         columns = columns.take(order)

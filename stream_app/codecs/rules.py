@@ -57,7 +57,7 @@ class Rules:
         """
         time_s, target, label_time_s = columns.time_s, columns.target, columns.label_time_s
         columns.label_time_s[~labelled] = np.nan
-        timed, lengths = ~np.isnan(time_s), np.fromiter(map(len, columns.ids), np.int64, len(columns.ids))
+        timed, lengths = ~np.isnan(time_s), columns.ids.characters()
         bad = (lengths < 1) | (lengths > LONGEST_ID) | np.isinf(time_s) | (featured & ~timed) | ~(timed | labelled)
         bad |= labelled & ~((np.abs(target) <= LARGEST) & np.isfinite(label_time_s))
         with np.errstate(over="ignore"):

@@ -50,12 +50,7 @@ class Scanner:
                 utf8 = False
         found = found_in(into)
         _scan(np.frombuffer(text, np.uint8), texts.ends, texts.timestamps_ms, utf8, self._tables, found, plain)
-        places = zip(*found.ids.T.tolist(), strict=True)
-        if ascii_only:
-            whole = text.decode("ascii")
-            into.ids[:] = [whole[a:b] for a, b in places]
-        else:
-            into.ids[:] = [text[a:b].decode(errors="replace") for a, b in places]
+        into.ids.set(slice(None), found.whole_ids(text, plain))
         return plain
 
 

@@ -16,6 +16,7 @@ from stream_app.codecs.names import Names, names
 from stream_app.codecs.numbers import FIVES, TENS, Bytes, Words
 from stream_app.columns import Columns
 from stream_app.events import WEIGHTS
+from stream_app.ids import Ids, joined
 
 Places = NDArray[np.int64]
 
@@ -64,6 +65,11 @@ class Found(NamedTuple):
     target: NDArray[np.float64]
     label_time_s: NDArray[np.float64]
     weight: NDArray[np.float64]
+
+    def whole_ids(self, text: bytes | bytearray, plain: NDArray[np.bool_]) -> Ids:
+        """Those of the rows that were read; else empty. They let the text go."""
+        self.ids[~plain] = 0
+        return joined([Ids(np.frombuffer(text, np.uint8), self.ids)])
 
 
 def tables_of(spec: ModelSpec, longest_id: int) -> Tables:

@@ -45,8 +45,7 @@ class WireScanner:
         text = texts.text
         plain, found = np.zeros(len(texts.ends), np.bool_), found_in(into)
         _scan(np.frombuffer(text, np.uint8), texts.ends, texts.timestamps_ms, self._tables, found, plain)
-        whole = text.decode("latin-1")  # of ids that are plain, ASCII
-        into.ids[:] = [whole[a:b] for a, b in zip(*found.ids.T.tolist(), strict=True)]
+        into.ids.set(slice(None), found.whole_ids(text, plain))
         return plain
 
 

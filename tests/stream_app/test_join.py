@@ -1,6 +1,6 @@
 """Rules 1 to 5 of the protocol, each by example and all against a slow model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.columns import Columns, empty
+from stream_app.ids import ids_of
 from stream_app.join import NEVER_S, NO_ROW, LabelJoin
 
 WAIT_S = 10.0
@@ -37,7 +38,7 @@ Stream = list[Event]
 
 
 def columns_of(events: Sequence[Event]) -> Columns:
-    found = empty(len(events), numeric=0, categorical=0)._replace(ids=[e.id for e in events])
+    found = empty(len(events), numeric=0, categorical=0)._replace(ids=ids_of([e.id for e in events]))
     for name in ("time_s", "target", "label_time_s", "weight"):
         values = [getattr(e, name) for e in events]
         getattr(found, name)[:] = [np.nan if v is None else v for v in values]
@@ -268,10 +269,14 @@ def streams(draw: st.DrawFn) -> Stream:
     return events
 
 
-def remembered(join: LabelJoin) -> dict[str, str]:
-    """Everything a join knows of each id that can still matter."""
-    fields = [name for name in join._table.dtype.names or () if name not in ("there", "row")]
-    return {i: repr([join._table[name][slot] for name in fields]) for i, slot in join._slots.items()}
+def remembered(join: LabelJoin, ids: Iterable[str]) -> dict[str, str]:
+    """Everything a join knows of each of these ids that can still matter."""
+    fields = [name for name in join._table.dtype.names or () if not name.endswith(("there", "row", "hash"))]
+    table = join._table[join._table["there"]]
+    slots = {pair: i for i, pair in enumerate(table[["first_hash", "second_hash"]].tolist())}
+    names = sorted(set(ids))
+    found = {i: slots.get(tuple(pair)) for i, pair in zip(names, ids_of(names).hashes(join._key).tolist(), strict=True)}
+    return {i: repr([table[name][slot] for name in fields]) for i, slot in found.items() if slot is not None}
 
 
 @settings(deadline=None, derandomize=True, max_examples=150)
@@ -293,7 +298,8 @@ def test_it_agrees_with_the_slow_model(events: Stream, sizes: list[int]) -> None
         assert held.issuperset(gone)
         held -= set(gone)
         assert join.clock_s == slow.clock_s
-        assert join._slots.keys() == slow.ids.keys()
+        assert remembered(join, slow.ids).keys() == slow.ids.keys()
+        assert len(join) == len(slow.ids)
         assert len(held) == slow.waiting()
         assert join.replay_from(part[-1].offset + 1) == slow.replay_from(part[-1].offset + 1)
 
@@ -309,11 +315,12 @@ def test_a_join_rebuilt_from_replay_from_is_the_one_that_never_stopped(events: S
     rebuilt = LabelJoin(WAIT_S, clock_s)
     taken(rebuilt, [e for e in events if start <= e.offset < next_offset])
     assert rebuilt.clock_s == steady.clock_s
-    assert remembered(rebuilt) == remembered(steady)
+    ids = [e.id for e in events]
+    assert remembered(rebuilt, ids) == remembered(steady, ids)
     for event in events[cut:]:
         assert taken(rebuilt, [event]) == taken(steady, [event])
         assert rebuilt.replay_from(event.offset + 3) == steady.replay_from(event.offset + 3)
-    assert remembered(rebuilt) == remembered(steady)
+    assert remembered(rebuilt, ids) == remembered(steady, ids)
 
 
 @settings(deadline=None, derandomize=True, max_examples=100)
@@ -331,7 +338,9 @@ def test_rows_of_one_record_share_the_clock_before_it() -> None:
     join = LabelJoin(WAIT_S)
     taken(join, [features(0, "a", 5.0), features(1, "b", 6.0), features(1, "c", 7.0)])
     taken(join, [features(1, "d", 8.0)])  # of the same record, in a step of its own
-    assert [join._table["clock_s"][join._slots[i]] for i in "abcd"] == [NEVER_S, 5.0, 5.0, 5.0]
+    known = remembered(join, "abcd")
+    assert [f"np.float64({clock_s})" in known[i] for i, clock_s in zip("bcd", [5.0] * 3, strict=True)] == [True] * 3
+    assert f"np.float64({NEVER_S})" in known["a"]
 
 
 def test_nothing_of_what_is_forgotten_stays_behind() -> None:
@@ -340,4 +349,22 @@ def test_nothing_of_what_is_forgotten_stays_behind() -> None:
         taken(join, [features(i, f"id{i}", float(i))])
     assert len(join) == 11
     assert int(join._counts[0]) <= 12
-    assert len(join._table) == len(join._free) + 11
+    assert np.count_nonzero(join._places >= 0) == 11
+    assert len(join._table) == 64
+    used = set(join._places[join._places >= 0].tolist())
+    assert used.isdisjoint(join._free[: 64 - 11].tolist())
+    assert len(set(join._free[: 64 - 11].tolist())) == 64 - 11
+
+
+def test_ids_are_found_however_many_come_and_go() -> None:
+    """Places of the forgotten are filled by those that had to stand further on."""
+    rng = np.random.default_rng(1)
+    join, slow = LabelJoin(WAIT_S), SlowJoin()
+    for step in range(60):
+        ids = rng.integers(0, 4_000, 100).tolist()
+        make = [features, label]
+        events = [make[i % 2](100 * step + n, f"id{i >> 1}", step + n / 100) for n, i in enumerate(ids)]
+        wanted = [(p.row, p.target) for p in map(slow.take, events) if p]
+        assert [(p.row, p.target) for p in taken(join, events)] == wanted
+        assert remembered(join, slow.ids).keys() == slow.ids.keys()
+        assert len(join) == len(slow.ids)

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from models.spec import Categorical, Features, Label, ModelSpec, Numeric, Stream
-from stream_app.codecs.jsons import JsonCodec, write
+from stream_app.codecs.jsons import JsonCodec, written
 from stream_app.codecs.scanner import Scanner
 from stream_app.codecs.texts import texts
 from stream_app.columns import BadRow, Columns, concatenated, empty
@@ -44,9 +44,7 @@ CODECS = [(JsonCodec(spec), Decoder(spec)) for spec in SPECS]
 def reference(decoder: Decoder, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
     """What msgspec alone makes of the records."""
     events, bad = decoder.decode(records)
-    columns = empty(len(events), numeric=2, categorical=3)
-    for i, event in enumerate(events):
-        write(columns, i, event)
+    columns = written(events, numeric=2, categorical=3)
     return columns, [BadRow(b.offset, None, b.reason, b.value) for b in bad]
 
 
