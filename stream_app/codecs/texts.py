@@ -21,9 +21,9 @@ BREAK = 10
 
 
 class Texts(NamedTuple):
-    """B values, each followed by a line break."""
+    """B values, each followed by a line break; of one type whatever records are read, or scanners compile anew."""
 
-    text: bytes | bytearray
+    text: bytearray
     ends: Places
     """(B,) after each value's line break; the next value begins there."""
     offsets: Places
@@ -36,10 +36,10 @@ def texts(records: Sequence[Record]) -> Texts:
     """What the records say; a value that is not there is empty."""
     if isinstance(records, Records):
         text, ends = records.values(BREAK, padding=PADDING)
-        return Texts(text, ends, records.places["offset"], records.places["timestamp"])
+        return Texts(text, ends, records.places["offset"], records.places["timestamp"].copy())
     values = [r.value or b"" for r in records]
     return Texts(
-        b"".join([v + b"\n" for v in values]) + bytes(PADDING),
+        bytearray(b"".join([v + b"\n" for v in values]) + bytes(PADDING)),
         np.cumsum(np.fromiter(map(len, values), np.int64, len(values)) + 1),
         np.array([r.offset for r in records], np.int64),
         np.array([r.timestamp for r in records], np.int64),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.codecs import scanner, wire_scanner
 from stream_app.codecs.batch import Batch, Coded, coded, pack, unpack
 from stream_app.codecs.batches import BatchReader
 from stream_app.codecs.mixed import Codec, content_type
@@ -411,3 +412,17 @@ def assert_sound(columns: Columns) -> None:
     assert np.isin(columns.target[~np.isnan(columns.target)], (0.0, 1.0)).all()
     weights = columns.weight[~np.isnan(columns.weight)]
     assert ((weights >= 1e-6) & (weights <= 1e6)).all()
+
+
+def test_scanners_are_compiled_once_for_records_of_all_kinds() -> None:
+    json_, proto = (b'{"id": "x", "time": 1, "features": {}}', as_protobuf({"id": "y", "time": 1.0, "features": {}}))
+    header = [("content-type", ContentType.PROTOBUF.encode())]
+    frame = packed([Message(value=json_), Message(value=proto, headers=header)])
+    found = read(frame, topic="t", partition=0, from_offset=0)
+    assert found is not None
+    CODECS[0].warm()
+    for records in (found[0], [sent(0, json_), sent(1, proto, ContentType.PROTOBUF)]):
+        columns, bad = CODECS[0].decode(records)
+        assert (len(columns.ids), bad) == (2, [])
+    for compiled in (scanner._scan, wire_scanner._scan):
+        assert len(compiled.signatures) == 1
