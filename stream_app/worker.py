@@ -423,7 +423,7 @@ class Worker:
             assert newest is not None
             assert self._head is not None
             self._mind_inline()
-            if newest.id != self._head.id and not await self._rebase(newest):
+            if _moved(newest, self._head) and not await self._rebase(newest):
                 return True
             if not (self._advanced() or self._owes_inline()):
                 return True
@@ -474,7 +474,7 @@ class Worker:
 
     async def _follow(self) -> None:
         newest = await self._call(self._seeder.newest)
-        if self._head is not None and newest is not None and newest.id != self._head.id:
+        if self._head is not None and newest is not None and _moved(newest, self._head):
             if time.monotonic() >= self._follow_due_s:
                 async with self._lock:
                     await self._rebase(newest)
@@ -499,6 +499,11 @@ class Worker:
 
     async def _call(self, blocking: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._io, partial(blocking, *args))
+
+
+def _moved(newest: Envelope, head: Envelope) -> bool:
+    """Whether another version is the head, or the same one in a new epoch, as after a promotion or a restoration."""
+    return (newest.id, newest.epoch) != (head.id, head.epoch)
 
 
 def _timed(work: Callable[..., T], *args: Any) -> tuple[T, float]:

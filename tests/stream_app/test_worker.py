@@ -13,6 +13,7 @@ from kafka.errors import KafkaError
 
 from stream_app.errors import EpochError, ModelLogError, StuckError
 from stream_app.events import DeadLetter
+from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope
 from stream_app.worker import Consumer, Worker
 from tests import streams
@@ -252,6 +253,28 @@ def test_of_two_workers_with_a_partition_each_neither_loses_for_ever(line: Line)
                     await mine.worker.tick()
                 await asyncio.sleep(0.01)
                 newest = seeder.newest() or newest
+
+    run(work())
+
+
+def test_a_head_that_begins_a_new_epoch_under_its_own_name_is_followed(line: Line) -> None:
+    """As when somebody promotes what is the head already."""
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            await mine.feed(0, events(line, 0), 20)
+            head = await mine.published()
+            again = msgspec.structs.replace(head, parent=head.id, epoch=head.epoch + 1)
+            client = LogClient(line.bootstrap_servers, line.topics.models)
+            client.catch_up()
+            assert client.announce("promotion", again, b"", inline_bytes=0)
+            client.close()
+            for _ in range(2):  # what was learned on the old epoch is learned again
+                await mine.feed(1, events(line, 1), 20)
+                newest = await mine.published()
+            assert newest.epoch == head.epoch + 1
+            assert (newest.offsets[0], newest.offsets[1] >= 20) == (20, True)
 
     run(work())
 
