@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import kafka
 import msgspec
@@ -11,6 +12,8 @@ from models.spec import Numeric
 from stream_app import kafka_clients
 from stream_app.errors import EpochError, RegistryError
 from stream_app.events import DeadLetter
+from stream_app.logclient import LogClient
+from stream_app.registry import Artefact, Registry
 from stream_app.seed import Seeded, Written
 from tests import streams
 from tests.broker.apache_kafka import ApacheKafka
@@ -253,6 +256,36 @@ def test_a_torn_head_is_replaced_by_the_newest_readable_version_with_its_own_off
     assert streams.total_ledger(
         {p: (s.count, s.xor) for p, s in again.core.partitions.items()}
     ) == streams.expected_ledger(streams.records(EXAMPLES))
+
+
+def test_a_version_that_is_gone_back_to_is_made_durable_before_it_is_announced(
+    embedded_line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote it may have died between renaming the file and syncing its folder."""
+    line = embedded_line
+    line.spec = msgspec.structs.replace(line.spec, publish=msgspec.structs.replace(line.spec.publish, inline_bytes=0))
+    seeder = line.seeder()
+    first = seeder.seed()
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(EXAMPLES))
+    line.learn(first)
+    head, _ = line.publish(seeder, first)
+    Path(line.registry.url, head.artefact).unlink()
+    did: list[str] = []
+    write, announce = Registry.write, LogClient.announce
+
+    def noted_write(self: Registry, *given: Any) -> Artefact:
+        found = write(self, *given)
+        did.append(found.path)
+        return found
+
+    def noted_announce(self: LogClient, kind: Any, *given: Any, **more: Any) -> bool:
+        did.append(kind)
+        return announce(self, kind, *given, **more)
+
+    monkeypatch.setattr(Registry, "write", noted_write)
+    monkeypatch.setattr(LogClient, "announce", noted_announce)
+    again = line.seeder().seed().head
+    assert (again.id, did) == (first.head.id, [first.head.artefact, "epoch"])
 
 
 def test_a_lost_artefact_that_travelled_inline_is_written_again(embedded_line: Line) -> None:
