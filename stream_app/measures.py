@@ -337,6 +337,19 @@ class RegressionScore:
         self._first = float(np.asarray(state["first"], np.float64)[0])
 
 
+def counted_from(state: Mapping[str, NDArray[np.generic]], first: NDArray[np.generic]) -> State:
+    """A RegressionScore's state as if its first target had been ``first`` (1,): y - f' = (y - f) + (f - f')."""
+    by = float(np.asarray(state["first"], np.float64)[0]) - float(np.asarray(first, np.float64)[0])
+    found = {**state, "first": first.copy()}
+    for name in ("sums", "block_sums"):
+        sums = np.array(state[name], np.float64)  # (..., 2P + 3)
+        off, squares, weight = sums[..., -3], sums[..., -2], sums[..., -1]
+        squares += 2 * by * off + by * by * weight
+        off += by * weight
+        found[name] = sums
+    return found
+
+
 Score = BinaryScore | MulticlassScore | RegressionScore
 
 

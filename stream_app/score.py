@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from models.merging import Fork
 from stream_app import tally
 from stream_app.curves import ratio
-from stream_app.measures import BINS, BinaryScore, ClassCount, MulticlassScore, RegressionScore, Score
+from stream_app.measures import BINS, BinaryScore, ClassCount, MulticlassScore, RegressionScore, Score, counted_from
 from stream_app.tally import Floats, State
 
 PREDICTORS = ("", "majority_", "nochange_")
@@ -120,11 +120,13 @@ class Prequential:
         return self._score.state()
 
     def merged(self, fork: Fork) -> State:
-        """One state of what two have scored since the same base; theirs alone if R2 was counted from two targets."""
-        first = {"first": fork.mine["first"]} if "first" in fork.mine else {}
-        if first and not np.array_equal(fork.theirs["first"], first["first"]):
-            return dict(fork.theirs)
-        return tally.merged(fork) | first
+        """One state of what two have scored since the same base."""
+        if "first" not in fork.mine:
+            return tally.merged(fork)
+        # Two that began from nothing count R2 from a first target each; base then has counted none.
+        first = fork.theirs["first"] if fork.theirs["rows"][0] else fork.mine["first"]
+        mine = {name: np.asarray(array) for name, array in fork.mine.items()}
+        return tally.merged(fork._replace(mine=counted_from(mine, first))) | {"first": np.array(first, np.float64)}
 
     def load(self, state: Mapping[str, NDArray[np.generic]]) -> None:
         """Continue from a ``state()`` of the same task and classes.

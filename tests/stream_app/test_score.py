@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.merging import Fork
 from stream_app.score import Prequential
 from stream_app.tally import BLOCK_ROWS, State
 
@@ -80,6 +81,22 @@ def test_save_and_load_is_like_never_stopping(which: tuple[Task, int], stop: int
     second.add(*(c[stop:] for c in columns))
     assert same(second.state(), whole.state())
     assert second.metrics() == whole.metrics()
+
+
+@pytest.mark.parametrize("rows", [(40, 60), (0, 60), (40, 0)])
+def test_numbers_that_two_scored_from_nothing_are_those_of_one_who_scored_both(rows: tuple[int, int]) -> None:
+    theirs, mine, one = (Prequential("regression", 0) for _ in range(3))
+    base = one.state()
+    for score, seed, count in ((theirs, 1, rows[0]), (mine, 2, rows[1])):
+        columns = rows_of("regression", 0, count, seed)
+        score.add(*columns)
+        one.add(*columns)
+    both = Prequential("regression", 0)
+    both.load(both.merged(Fork(base, theirs.state(), mine.state(), *rows)))
+    wanted = one.metrics()
+    assert both.metrics().keys() == wanted.keys()
+    for name, value in both.metrics().items():
+        assert value == pytest.approx(wanted[name], nan_ok=True), name
 
 
 def test_load_refuses_another_kind() -> None:
