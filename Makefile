@@ -13,10 +13,10 @@ PROTOS := $(wildcard protos/*.proto)
 WIRE := stream_app/wire
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clients protos bench faults clean
+.PHONY: help setup demo test check clients protos bench faults simulate clean
 
 help:  ## this list
-	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## create .venv and install everything into it (once)
 
@@ -73,6 +73,9 @@ bench: $(STAMP)  ## run every script in bench/; each prints one JSON object on i
 
 faults: $(STAMP)  ## 200 runs in which everything goes wrong; nothing may be lost, learned twice, or stuck
 	$(BIN)/python -m faults
+
+simulate: $(STAMP)  ## 10,000 simulated lives full of faults, and every planted bug (docs/simulation.md)
+	$(BIN)/python -m simulation
 
 clean:  ## remove .venv and what the tools leave behind
 	rm -rf $(VENV) $(CLIENTS) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
