@@ -6,7 +6,11 @@ follows changes of the function's own file only: after changing a compiled funct
 remove the other's ``__pycache__``.
 """
 
+import ctypes
+import mmap
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -32,3 +36,17 @@ def compiled_exactly(function: F) -> F:
     """
     options: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "_nrt": False, "forceinline": True}
     return cast(F, numba.njit(**options)(function))
+
+
+def release_compiler() -> None:
+    """Give back the memory that LLVM's code takes, some 50 MB; it is read again from its file if it is needed again.
+
+    Linux drops such pages when memory is short, but counts them as this process' until then.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "libllvmlite" in line and " r-xp " in line:
+            begin, end = (int(place, 16) for place in line.split()[0].split("-"))
+            libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)

@@ -138,6 +138,12 @@ def _add_serve(sub: argparse.ArgumentParser) -> None:
     _add_address(sub, "--listen", "127.0.0.1:50051", "where to answer")
     _add_rest(sub)
     sub.add_argument(
+        "--prometheus",
+        type=_address,
+        metavar="HOST:PORT",
+        help="where Prometheus finds /metrics of this server; of several processes, each has a port, from PORT on",
+    )
+    sub.add_argument(
         "--tokens",
         metavar="FILE",
         help="TOML file of those who may call (docs/serving.md); read again when it changes. Without it, whoever is on "
@@ -376,7 +382,8 @@ def _several(args: argparse.Namespace) -> int:
     with several.reserved(args.listen) as listen:
         own = ["--processes", "1", "--share-port", "--listen", listen]
         argv = [sys.executable, "-m", "stream_app", *args.argv, *own]
-        return several.run(argv, args.processes, _stop_on_signals(), drain_s=args.drain_s)
+        metrics = several.ports_from(args.prometheus, args.processes) if args.prometheus else [()] * args.processes
+        return several.run([[*argv, *each] for each in metrics], _stop_on_signals(), drain_s=args.drain_s)
 
 
 def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
@@ -399,6 +406,7 @@ def _serve(args: argparse.Namespace, spec: ModelSpec) -> int:
         ),
         rest=args.rest,
         log_events=args.log_events,
+        prometheus=args.prometheus,
     )
     return 0
 

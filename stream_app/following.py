@@ -95,6 +95,8 @@ class LiveFollower:
         self._thread = threading.Thread(target=self._run, name="live-follower", daemon=True)
         self.refused = 0
         """Versions and variants that could not be prepared."""
+        self.swaps = 0
+        """Times that ``arms`` has changed."""
         self.waiting_for = "the broker"
         """What stands between here and the newest version; empty if nothing does."""
 
@@ -313,6 +315,7 @@ class LiveFollower:
         live = arms.live
         assert live is not None
         self._arms = arms
+        self.swaps += 1
         beside = f", {arms.trial.mode}: {arms.trial.envelope.id}" if arms.trial else ""
         _log.info("live: %s number %d, %s%s", live.envelope.id, live.envelope.number, live.variant, beside)
         self._changed(live)

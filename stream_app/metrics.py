@@ -75,12 +75,17 @@ class MetricsServer:
 
 
 def serve_metrics(listen: str, status: Callable[[], Status]) -> MetricsServer:
-    """Serve the status of each moment at ``http://<listen>/metrics``.
+    """``expose`` the status of each moment."""
+    return expose(listen, lambda: families(status()))
+
+
+def expose(listen: str, now: Callable[[], Iterable[Metric]]) -> MetricsServer:
+    """Serve the metrics of each moment at ``http://<listen>/metrics``.
 
     Args:
         listen: ``host:port``; port 0 takes a free one. There is neither encryption nor
             authentication: keep it on loopback, or behind something that has both.
-        status: asked at each scrape, in the server's threads.
+        now: asked at each scrape, in the server's threads.
 
     Raises:
         SettingsError: ``listen`` is no address, or cannot be had.
@@ -89,7 +94,7 @@ def serve_metrics(listen: str, status: Callable[[], Status]) -> MetricsServer:
     if not host or not port.isdigit() or int(port) > 65535:
         raise SettingsError(f"prometheus is {listen!r}, wanted HOST:PORT")
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_StatusCollector(status))
+    registry.register(_Collector(now))
     try:
         server, thread = start_http_server(int(port), addr=host.strip("[]"), registry=registry)
     except OSError as error:
@@ -98,12 +103,12 @@ def serve_metrics(listen: str, status: Callable[[], Status]) -> MetricsServer:
     return MetricsServer(server, thread, host)
 
 
-class _StatusCollector(Collector):
-    def __init__(self, status: Callable[[], Status]) -> None:
-        self._status = status
+class _Collector(Collector):
+    def __init__(self, now: Callable[[], Iterable[Metric]]) -> None:
+        self._now = now
 
     def collect(self) -> Iterable[Metric]:
-        return families(self._status())
+        return self._now()
 
 
 def families(status: Status) -> Iterator[Metric]:

@@ -8,46 +8,48 @@ over gRPC, every call through ``calls``; both over HTTP, if asked for, through `
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
+import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from kafka.errors import KafkaError
 
 from stream_app.decisions import DecisionWriter, Evidence
 from stream_app.errors import SettingsError
-from stream_app.event_log import EventLog
 from stream_app.events import Topics
 from stream_app.following import LiveFollower
 from stream_app.live import LiveModel
 from stream_app.operate import Operator, operator
 from stream_app.registry import Registry
-from stream_app.serving import oip, openapi
+from stream_app.serving import oip
 from stream_app.serving import tls as certificates
 from stream_app.serving.answers import Answers
 from stream_app.serving.calls import Calls
-from stream_app.serving.jsons import Schema
+from stream_app.serving.counts import Counts
 from stream_app.serving.limits import Limits, Room
 from stream_app.serving.oip import OpenInference
-from stream_app.serving.oip_rest import OpenInferenceOverHTTP
-from stream_app.serving.rest import Rest
-from stream_app.serving.routes import Reply, encoded, own
 from stream_app.serving.security import Guard, Security, is_loopback
 from stream_app.serving.source import Source
 from stream_app.serving.tls import TLS
 from stream_app.serving.tokens import TokenFile
 from stream_app.wire import open_inference_pb2_grpc as oip_grpc
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
+
+if TYPE_CHECKING:
+    from stream_app.event_log import EventLog
+    from stream_app.serving.rest import Rest
 
 SERVICE = "stream_app.v1.StreamModel"
 DEFAULT_LISTEN = "127.0.0.1:50051"
@@ -82,6 +84,7 @@ async def serve(
     rest: str | None = None,
     rest_ready: Callable[[int], None] = lambda port: None,
     log_events: bool = False,
+    prometheus: str | None = None,
 ) -> None:
     """Answer until ``stop`` is set, then drain.
 
@@ -96,6 +99,7 @@ async def serve(
         rest: ``host:port`` to answer over HTTP, too.
         rest_ready: called with that port, before any version is live.
         log_events: take examples and labels, to be learned.
+        prometheus: ``host:port`` for its metrics, without encryption or authentication.
 
     Raises:
         SettingsError: an address cannot be had, or a file of ``security`` is wrong.
@@ -118,7 +122,7 @@ async def serve(
         alarmed=partial(_on_record, bootstrap_servers, topics.decisions),
     )
     source = Source(follower, limits)
-    events = EventLog(bootstrap_servers, topics.events) if log_events else None
+    events = _event_log(bootstrap_servers, topics.events) if log_events else None
 
     def operators(by: str) -> AbstractContextManager[Operator]:
         assert registry is not None
@@ -126,8 +130,12 @@ async def serve(
 
     answers = Answers(source, limits, operators if registry else None, events.append if events else None)
     inference = OpenInference(source, limits)
-    room = Room(limits.calls)
-    calls = Calls(Guard(listen, tokens, certified=tls is not None and tls.certified), room)
+    room, counts = Room(limits.calls), Counts()
+    unparsed: dict[str, Callable[..., object]] = {
+        f"/{SERVICE}/Predict": answers.predicted,
+        f"/{SERVICE}/PredictStream": answers.PredictStream,
+    }
+    calls = Calls(Guard(listen, tokens, certified=tls is not None and tls.certified), room, counts, unparsed)
     server = _server(limits, calls, share_port)
     pb_grpc.add_StreamModelServicer_to_server(answers, server)
     oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
@@ -137,24 +145,29 @@ async def serve(
     await _set_health(healthiness, serving=False)
     port = await _bind(server, listen, tls)
     http = None
-    if rest is not None:
+    if rest is not None:  # aiohttp takes 10 MB and a quarter of a second: loaded only then; what follows, alike
+        from stream_app.serving.over_http import over_http
+
         guard = Guard(rest, tokens, certified=tls is not None and tls.certified)
-        http = over_http(answers, OpenInferenceOverHTTP(inference, source, limits), guard, limits, room, rest)
+        http = over_http(answers, inference, source, limits, guard=guard, room=room, listen=rest, counts=counts)
         rest_ready(await http.start(tls.context if tls else None, share_port=share_port))
-    await server.start()
-    ready(port)
-    beside = [loop.create_task(_tell(swapped, source, healthiness)), loop.create_task(_keep_fresh(tls))]
-    follower.start()
-    try:
-        await stop.wait()
-    finally:
-        for task in beside:
-            task.cancel()
-        await _drain(server, http, source, healthiness, limits)
-        source.traffic.close()
-        if events is not None:
-            await events.close()
-        await loop.run_in_executor(None, follower.stop)
+    with ExitStack() as stack:
+        if prometheus is not None:
+            stack.enter_context(_exposed(prometheus, counts, room, source, follower))
+        await server.start()
+        ready(port)
+        beside = [loop.create_task(_tell(swapped, source, answers, healthiness)), loop.create_task(_keep_fresh(tls))]
+        follower.start()
+        try:
+            await stop.wait()
+        finally:
+            for task in beside:
+                task.cancel()
+            await _drain(server, http, source, healthiness, limits)
+            source.traffic.close()
+            if events is not None:
+                await events.close()
+            await loop.run_in_executor(None, follower.stop)
 
 
 def _on_record(bootstrap_servers: str, topic: str, number: int, evidence: Evidence) -> None:
@@ -220,26 +233,31 @@ async def _keep_fresh(tls: TLS | None) -> None:
         tls.refresh()
 
 
-def over_http(
-    answers: Answers, inference: OpenInferenceOverHTTP, guard: Guard, limits: Limits, room: Room, listen: str
-) -> Rest:
-    """Both services over HTTP, and what describes them."""
-    schemas: dict[str, Schema] = {}
-    routes = [*own(answers, schemas), *inference.routes(schemas)]
-    documents = {
-        "/openapi.json": Reply(encoded(openapi.document(routes, schemas, metadata.version("stream-app")))),
-        "/docs": Reply(openapi.page(routes, schemas).encode(), openapi.PAGE_HEADERS),
-    }
-    return Rest(routes, documents, guard, limits, room, listen)
+def _event_log(bootstrap_servers: str, topic: str) -> "EventLog":
+    from stream_app.event_log import EventLog
+
+    return EventLog(bootstrap_servers, topic)
 
 
-async def _tell(swapped: asyncio.Event, source: Source, healthiness: health.aio.HealthServicer) -> None:
+def _exposed(
+    listen: str, counts: Counts, room: Room, source: Source, follower: LiveFollower
+) -> AbstractContextManager[object]:
+    from stream_app.metrics import expose
+    from stream_app.serving import metrics
+
+    return expose(listen, partial(metrics.families, counts, room, source, follower))
+
+
+async def _tell(
+    swapped: asyncio.Event, source: Source, answers: Answers, healthiness: health.aio.HealthServicer
+) -> None:
     """Pass swaps on to those who watch."""
     while True:
         await swapped.wait()
         swapped.clear()
         await _set_health(healthiness, serving=True)
         source.tell()
+        answers.plain.follow(source.live())
 
 
 async def _set_health(healthiness: health.aio.HealthServicer, *, serving: bool) -> None:
@@ -250,7 +268,7 @@ async def _set_health(healthiness: health.aio.HealthServicer, *, serving: bool) 
 
 async def _drain(
     server: grpc.aio.Server,
-    http: Rest | None,
+    http: "Rest | None",
     source: Source,
     healthiness: health.aio.HealthServicer,
     limits: Limits,
@@ -277,6 +295,7 @@ def run(
     security: Security | None = None,
     rest: str | None = None,
     log_events: bool = False,
+    prometheus: str | None = None,
 ) -> None:
     """``serve`` as a process: until SIGTERM or Ctrl-C. Prints ``serving on HOST:PORT``.
 
@@ -289,29 +308,29 @@ def run(
         SettingsError: as ``serve``.
     """
     _allow_connections()
+    _prefer_throughput()
     gc.freeze()  # what is imported stays: a collection that looks at all of it stops answers for 15 to 20 ms
     sys.setswitchinterval(SWITCH_S)
     host, rest_host = listen.rpartition(":")[0], (rest or "").rpartition(":")[0]
     announce = ready or (lambda port: print(f"serving on {host}:{port}", flush=True))
-    asyncio.run(
-        _until_signalled(
-            partial(
-                serve,
-                bootstrap_servers=bootstrap_servers,
-                topics=topics,
-                registry_url=registry_url,
-                listen=listen,
-                ready=announce,
-                share_port=share_port,
-                reflect=reflect,
-                limits=limits,
-                security=security,
-                rest=rest,
-                rest_ready=lambda port: print(f"serving http on {rest_host}:{port}", flush=True),
-                log_events=log_events,
-            )
-        )
+    serving = partial(
+        serve,
+        bootstrap_servers=bootstrap_servers,
+        topics=topics,
+        registry_url=registry_url,
+        listen=listen,
+        ready=announce,
+        share_port=share_port,
+        reflect=reflect,
+        limits=limits,
+        security=security,
+        rest=rest,
+        rest_ready=lambda port: print(f"serving http on {rest_host}:{port}", flush=True),
+        log_events=log_events,
+        prometheus=prometheus,
     )
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_until_signalled(serving))
 
 
 def _allow_connections() -> None:
@@ -321,6 +340,19 @@ def _allow_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (ValueError, OSError):  # macOS says "endless" and does not take it
         pass
+
+
+def _prefer_throughput() -> None:
+    """No thread of this process interrupts another to begin a little sooner.
+
+    gRPC has threads of its own, which wake for every packet; where cores are busy, Linux stops the thread that answers
+    for each of them, six times a call (docs/serving-speed.md).
+    """
+    if sys.platform == "linux":
+        try:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        except OSError as error:  # a sandbox may forbid it
+            _log.info("scheduling stays as it is: %s", error)
 
 
 async def _until_signalled(serving: Callable[..., Awaitable[None]]) -> None:

@@ -22,6 +22,7 @@ FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
 HEALTHY_S = 60.0
 LOOK_EVERY_S = 0.1
 KILL_AFTER_S = 5.0
+_LAST_PORT = 65535
 """Beyond the time that servers have to drain."""
 
 _log = logging.getLogger(__name__)
@@ -60,21 +61,20 @@ class _Server:
 
 
 def run(
-    argv: Sequence[str],
-    count: int,
+    argvs: Sequence[Sequence[str]],
     stop: threading.Event,
     *,
     drain_s: float,
     clock: Callable[[], float] = time.monotonic,
 ) -> int:
-    """Keep ``count`` processes running until ``stop`` is set; returns the exit code.
+    """Keep a process of each command running until ``stop`` is set; returns the exit code.
 
     Call it from the main thread: the processes end with the thread that starts them.
 
     Args:
-        argv: the command of each; it ends at SIGTERM within ``drain_s``, and with REFUSED if it will never work.
+        argvs: the commands; each ends at SIGTERM within ``drain_s``, and with REFUSED if it will never work.
     """
-    servers = [_Server(argv, clock) for _ in range(count)]
+    servers = [_Server(argv, clock) for argv in argvs]
     try:
         while not stop.wait(LOOK_EVERY_S):
             if any(server.process.poll() == REFUSED for server in servers):
@@ -97,6 +97,20 @@ def _end(processes: "Sequence[subprocess.Popen[bytes]]", within_s: float) -> Non
             _log.warning("server %d did not end in time and was killed", process.pid)
             process.kill()
             process.wait()
+
+
+def ports_from(prometheus: str, count: int) -> list[tuple[str, str]]:
+    """A flag for each of ``count`` processes, with the port given and those after it; port 0 is a free one each time.
+
+    Raises:
+        SettingsError: there are not so many ports.
+    """
+    host, _, first = prometheus.rpartition(":")
+    ports = [int(first) + i if int(first) else 0 for i in range(count)]
+    if ports[-1] > _LAST_PORT:
+        text = f"prometheus is {prometheus!r}, wanted {count} ports from there on, up to {_LAST_PORT}"
+        raise SettingsError(text)
+    return [("--prometheus", f"{host}:{port}") for port in ports]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from stream_app.serving import messages, scoring
 from stream_app.serving.admin import Admin, Operators
 from stream_app.serving.learning import Append, Learning
 from stream_app.serving.limits import Limits
+from stream_app.serving.plain import Plain
 from stream_app.serving.source import Source
 from stream_app.serving.traffic import Chosen
 from stream_app.wire import stream_app_pb2 as pb
@@ -55,8 +56,20 @@ class Answers:
         self, source: Source, limits: Limits, operators: Operators | None = None, append: Append | None = None
     ) -> None:
         self._source, self._limits = source, limits
+        self.plain = Plain(limits.rows)
         self._admin = Admin(operators, lambda: source.live().spec)
         self._learning = Learning(append, lambda: source.live().spec, limits)
+
+    async def predicted(self, request: bytes, call: Call) -> bytes:
+        """``Predict`` of bytes, most of which need not become messages."""
+        in_time(call)
+        live, arms = self._source.arms()
+        if arms.trial is None:
+            said = self.plain.answer(request, live, self._source.log_age_s())
+            if said is not None:
+                return said
+        message = messages.parsed(pb.PredictRequest.FromString, request)
+        return (await self.Predict(message, call)).SerializeToString()
 
     async def Predict(self, request: pb.PredictRequest, call: Call) -> pb.PredictResponse:
         """Score one row or many, all with one version."""
@@ -102,18 +115,17 @@ class Answers:
                 in_time(call)
                 prediction.explanation.CopyFrom(scoring.explanation(live, row, request.explain))
 
-    async def PredictStream(
-        self, requests: AsyncIterator[pb.PredictRequest], call: Call
-    ) -> AsyncIterator[pb.PredictStreamResponse]:
+    async def PredictStream(self, requests: AsyncIterator[bytes], call: Call) -> AsyncIterator[bytes]:
         """One answer after the other: the next request is read once the reader had room for the answer before."""
         with self._source.ending_ends():
             async for request in requests:
                 try:
-                    yield pb.PredictStreamResponse(response=await self.Predict(request, call))
+                    yield messages.streamed(await self.predicted(request, call))
                 except ServingError as error:
                     if self._source.draining:
                         raise
-                    yield pb.PredictStreamResponse(error=pb.Error(status=error.status, message=str(error)))
+                    told = pb.PredictStreamResponse(error=pb.Error(status=error.status, message=str(error)))
+                    yield told.SerializeToString()
 
     async def GetModel(self, request: pb.GetModelRequest, call: Call) -> pb.GetModelResponse:
         """What the model is, and which version of it is live."""

@@ -1,8 +1,5 @@
 """How much one server takes on, whatever protocol asks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import msgspec
 
 from stream_app.errors import ServingError
@@ -41,21 +38,31 @@ class Room:
         self._calls = calls
         self.taken = 0
 
-    @contextmanager
-    def call(self, method: str) -> Iterator[None]:
-        """One more, meanwhile. What needs no permission takes no room: a full server is no sick one.
+    def call(self, method: str) -> "Place":
+        """For calls of a method: ``with`` it, there is one more meanwhile.
 
-        Raises:
-            ServingError: RESOURCE_EXHAUSTED: as many are in flight as may be.
+        What needs no permission takes no room: a full server is no sick one.
         """
-        if not needed(method):
-            yield
-            return
-        if self.taken >= self._calls:
+        return Place(self, 1 if needed(method) else 0)
+
+    def take(self, calls: int) -> None:
+        """Raises ServingError: RESOURCE_EXHAUSTED: as many are in flight as may be."""
+        if calls and self.taken >= self._calls:
             text = f"{self.taken} calls are in flight, which is the limit; try again, or another server"
             raise ServingError("RESOURCE_EXHAUSTED", text)
-        self.taken += 1
-        try:
-            yield
-        finally:
-            self.taken -= 1
+        self.taken += calls
+
+
+class Place:
+    """Room for a call, taken and given back; made once, for any number of calls at once."""
+
+    __slots__ = ("_calls", "_room")
+
+    def __init__(self, room: Room, calls: int) -> None:
+        self._room, self._calls = room, calls
+
+    def __enter__(self) -> None:
+        self._room.take(self._calls)
+
+    def __exit__(self, *_: object) -> None:
+        self._room.taken -= self._calls

@@ -1,18 +1,38 @@
 """What the live model is and says, as messages of our own service: live model, scores -> [messages] -> wire."""
 
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import msgspec
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from models.spec import ModelSpec
 from stream_app.catalogue import Listed
+from stream_app.codecs.fields import field
+from stream_app.errors import ServingError
 from stream_app.live import LiveModel, Scores
 from stream_app.modellog import Envelope, Variant
 from stream_app.serving.source import Standing
 from stream_app.serving.traffic import Role, Seen
 from stream_app.wire import stream_app_pb2 as pb
+
+T = TypeVar("T")
+
+
+def parsed(read: Callable[[bytes], T], raw: bytes) -> T:
+    """A message of its bytes.
+
+    Raises:
+        ServingError: INVALID_ARGUMENT: they are none.
+    """
+    try:
+        return read(raw)
+    except DecodeError as error:
+        text = f"the request is {len(raw)} bytes that are no such message, wanted one of protos/"
+        raise ServingError("INVALID_ARGUMENT", text) from error
 
 
 def predictions(spec: ModelSpec, scores: Scores) -> Iterator[pb.Prediction]:
@@ -29,14 +49,17 @@ def predictions(spec: ModelSpec, scores: Scores) -> Iterator[pb.Prediction]:
 
 def scores(spec: ModelSpec, said: Scores) -> pb.Scores:
     """Of rows (B, K) asked as columns."""
-    if spec.task == "binary":
-        said = np.concatenate([1.0 - said, said], axis=1)
     names = spec.score_names if spec.task != "regression" else ()
-    return pb.Scores(classes=names, values=said.astype("<f4", copy=False).tobytes())
+    return pb.Scores(classes=names, values=told(spec, said).astype("<f4", copy=False).tobytes())
 
 
-def answered_by(live: LiveModel, log_age_s: float, role: Role) -> pb.PredictResponse:
-    """A response that says what answers, without predictions yet."""
+def told(spec: ModelSpec, said: Scores) -> Scores:
+    """Of two classes both."""
+    return np.concatenate([1.0 - said, said], axis=1) if spec.task == "binary" else said
+
+
+def answered_by(live: LiveModel, log_age_s: float | None, role: Role) -> pb.PredictResponse:
+    """A response that says what answers, without predictions yet; without staleness if ``log_age_s`` is None."""
     return pb.PredictResponse(
         model=live.spec.name,
         version=live.envelope.number,
@@ -44,9 +67,38 @@ def answered_by(live: LiveModel, log_age_s: float, role: Role) -> pb.PredictResp
         epoch=live.envelope.epoch,
         variant=live.variant,
         prior_only=live.prior_only,
-        staleness=_staleness(live.envelope, log_age_s),
+        staleness=None if log_age_s is None else _staleness(live.envelope, log_age_s),
         role=role,
     )
+
+
+class Header:
+    """What a response says of who answers, as bytes: made once for a version.
+
+    Args:
+        live: answers as champion.
+    """
+
+    def __init__(self, live: LiveModel) -> None:
+        self._fixed = answered_by(live, None, "champion").SerializeToString()
+        self._envelope, self._spec = live.envelope, live.spec
+        classes = live.spec.score_names if live.spec.task != "regression" else ()
+        self._classes = b"".join(field(0x0A, name.encode()) for name in classes)
+
+    def encoded(self, log_age_s: float) -> bytes:
+        """With the staleness of this moment."""
+        age_s = version_age_s(self._envelope)
+        return self._fixed + field(0x42, struct.pack("<cdcd", b"\x09", age_s, b"\x11", log_age_s))
+
+    def scores(self, said: Scores) -> bytes:
+        """The field ``scores``, of rows (B, K) asked as columns."""
+        values = told(self._spec, said).astype("<f4", copy=False).tobytes()
+        return field(0x4A, self._classes + field(0x12, values))
+
+
+def streamed(response: bytes) -> bytes:
+    """A PredictResponse as a PredictStreamResponse."""
+    return field(0x0A, response)
 
 
 def version(envelope: Envelope) -> pb.Version:

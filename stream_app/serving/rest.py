@@ -6,12 +6,14 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from stream_app.errors import ServingError, SettingsError
+from stream_app.serving.counts import Counts
 from stream_app.serving.limits import Limits, Room
 from stream_app.serving.routes import Reply, Route, Sent, encoded, is_stream
 from stream_app.serving.security import Guard, is_loopback
@@ -32,6 +34,12 @@ STATUSES = {
     "DEADLINE_EXCEEDED": 504,
 }
 """Of gRPC -> of HTTP, as google.rpc.Code has them; what is not here is 500."""
+_CODES: dict[type[BaseException], str] = {
+    asyncio.CancelledError: "CANCELLED",
+    ConnectionResetError: "CANCELLED",
+    web.HTTPRequestEntityTooLarge: "RESOURCE_EXHAUSTED",
+}
+"""What else ends a call, as it is counted."""
 _OF_HTTP = {404: "NOT_FOUND", 405: "UNIMPLEMENTED"}
 IDLE_S = 75.0
 """How long a connection may send nothing; also a request line and headers that never end."""
@@ -50,6 +58,7 @@ class Rest:
         limits: how much to take on.
         room: for calls, of other protocols, too.
         listen: ``host:port``; port 0 takes a free one.
+        counts: gets what becomes of calls.
     """
 
     def __init__(
@@ -60,8 +69,10 @@ class Rest:
         limits: Limits,
         room: Room,
         listen: str,
+        counts: Counts,
     ) -> None:
         self._guard, self._limits, self._room, self._listen = guard, limits, room, listen
+        self._counts = counts
         app = web.Application(client_max_size=limits.message_bytes, middlewares=[self._answered])
         app.on_response_prepare.append(_sign)
         for route in routes:
@@ -156,10 +167,17 @@ class Rest:
 
     @asynccontextmanager
     async def _let_in(self, request: web.Request, route: Route) -> AsyncIterator[None]:
-        with self._room.call(route.method):
-            self._check_origin(request)
-            self._check_token(request, route)
-            yield
+        series, began_s, code = self._counts.of(route.method), perf_counter(), "OK"
+        try:
+            with self._room.call(route.method):
+                self._check_origin(request)
+                self._check_token(request, route)
+                yield
+        except BaseException as error:
+            code = error.status if isinstance(error, ServingError) else _CODES.get(type(error), "INTERNAL")
+            raise
+        finally:
+            series.ended(code, None if is_stream(route) else perf_counter() - began_s)
 
     def _check_token(self, request: web.Request, route: Route) -> None:
         self._guard.check(route.method, request.headers.get("Authorization"))

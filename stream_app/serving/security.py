@@ -1,6 +1,5 @@
 """Who may do what, whatever the protocol: method, credentials -> [Guard] -> go on, or ServingError."""
 
-import datetime
 import ipaddress
 import logging
 import time
@@ -81,8 +80,7 @@ class Guard:
             text = f"{name} needs {_all(wanted)}: refused where there are no tokens, but on a loopback address"
             raise ServingError("PERMISSION_DENIED", text)
         token = self._known(self._tokens, authorization)
-        missing = [p for p in wanted if p not in token.permissions]
-        if missing:
+        if any(p not in token.permissions for p in wanted):
             text = f"{name} needs {_all(wanted)}, token {token.name!r} has {_all(token.permissions)}"
             raise ServingError("PERMISSION_DENIED", text)
         CALLER.set(token.name)
@@ -95,8 +93,7 @@ class Guard:
         token = tokens.find(authorization[len(_SCHEME) :].strip())
         if token is None:
             raise ServingError("UNAUTHENTICATED", "the token is unknown")
-        now = datetime.datetime.fromtimestamp(self._now_s(), datetime.UTC)
-        if token.expires is not None and token.expires <= now:
+        if token.expires is not None and token.expires.timestamp() <= self._now_s():
             raise ServingError("UNAUTHENTICATED", f"token {token.name!r} expired at {token.expires.isoformat()}")
         return token
 

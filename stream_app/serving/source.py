@@ -60,7 +60,7 @@ class Source:
         Raises:
             ServingError: UNAVAILABLE: no version is live yet, or the server is ending.
         """
-        return self._arms()[0]
+        return self.arms()[0]
 
     def chosen(self, key: str, values_of: Callable[[str], Iterable[object]]) -> Chosen:
         """What answers this call: the live model, or what is tried beside it. As ``live``.
@@ -69,10 +69,11 @@ class Source:
             key: whose call it is; "" if nobody says.
             values_of: the values that its rows have of a feature.
         """
-        live, arms = self._arms()
+        live, arms = self.arms()
         return self.traffic.choose(live, arms, key, values_of)
 
-    def _arms(self) -> tuple[LiveModel, Arms]:
+    def arms(self) -> tuple[LiveModel, Arms]:
+        """As ``live``, and what is tried beside it."""
         self._asked += 1
         if self.draining:
             raise ServingError("UNAVAILABLE", ENDING)

@@ -60,16 +60,22 @@ class TokenFile:
         self._path, self._now_s = path, now_s
         self._state = _state(path)
         self._tokens = _read(path)
+        self._known: dict[str, Token] = {}  # by secret: those of the file that have come
         self._looked_s = now_s()
 
     def find(self, secret: str) -> Token | None:
-        """Whose it is. Every hash is compared, each in constant time: how long it takes tells nothing."""
+        """Whose it is. Every hash is compared, each in constant time: how long it takes tells nothing.
+
+        A secret that was right is remembered, by a hash that nobody outside knows the key of.
+        """
         self._look()
+        if (known := self._known.get(secret)) is not None:
+            return known
         digest = hashlib.sha256(secret.encode(errors="replace")).hexdigest()
         found = None
         for token in self._tokens:
             if hmac.compare_digest(token.sha256, digest):
-                found = token
+                found = self._known[secret] = token
         return found
 
     def _look(self) -> None:
@@ -82,6 +88,7 @@ class TokenFile:
         self._state = state
         try:
             self._tokens = _read(self._path)
+            self._known.clear()
             _log.info("%s: read again, %d tokens", self._path, len(self._tokens))
         except SettingsError as error:
             _log.error("%s; the tokens read before stay", error)

@@ -63,7 +63,8 @@ class Traffic:
     def __init__(self, chance: Callable[[], float] = random.random) -> None:
         self._chance = chance
         self._thread: ThreadPoolExecutor | None = None
-        self._waiting = 0
+        self.waiting = 0
+        """Calls that wait for a shadow."""
         self.seen = Seen()
         """Of the challenger that was out last."""
 
@@ -113,17 +114,17 @@ class Traffic:
         self._count(failed=self.seen.failed + 1)
 
     def _compare(self, shadow: LiveModel, said: Scores, ask: Callable[[LiveModel], Scores]) -> None:
-        if self._waiting >= WAITING:
+        if self.waiting >= WAITING:
             self._count(dropped=self.seen.dropped + 1)
             return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="shadow")
-        self._waiting += 1
+        self.waiting += 1
         asked = asyncio.get_running_loop().run_in_executor(self._thread, ask, shadow)
         asked.add_done_callback(lambda done: self._compared(shadow, said, done))
 
     def _compared(self, shadow: LiveModel, said: Scores, done: "asyncio.Future[Scores]") -> None:
-        self._waiting -= 1
+        self.waiting -= 1
         if done.cancelled() or shadow.envelope.id != self.seen.id:
             return
         if (error := done.exception()) is not None:

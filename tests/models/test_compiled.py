@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from models.compiled import compiled
+from models.compiled import compiled, release_compiler
 
 
 @compiled
@@ -25,3 +25,16 @@ def test_sums_are_numpys() -> None:
 def test_nan_and_infinity_are_kept() -> None:
     assert math.isnan(ratio_sum(np.array([1.0, np.nan]), np.ones(2)))
     assert ratio_sum(np.ones(1), np.zeros(1)) == math.inf
+
+
+def test_without_the_compilers_memory_code_runs_and_more_can_be_compiled() -> None:
+    ones = np.ones(3)
+    assert ratio_sum(ones, ones) == 3.0
+    release_compiler()
+    assert ratio_sum(ones, ones) == 3.0
+
+    @compiled
+    def twice(a: np.ndarray) -> float:
+        return 2.0 * a.sum()
+
+    assert twice(ones) == 6.0

@@ -44,7 +44,7 @@ def test_a_crashed_process_is_replaced_and_all_end_with_stop(tmp_path: Path, mon
     watcher = threading.Thread(target=watching, args=(tmp_path, stop))
     watcher.start()
     argv = [sys.executable, "-c", NOTE + "time.sleep(60)", str(tmp_path)]
-    assert several.run(argv, 2, stop, drain_s=5.0) == 0
+    assert several.run([argv] * 2, stop, drain_s=5.0) == 0
     watcher.join()
     assert len(pids(tmp_path)) == 3
     assert not any(alive(pid) for pid in pids(tmp_path))
@@ -52,7 +52,7 @@ def test_a_crashed_process_is_replaced_and_all_end_with_stop(tmp_path: Path, mon
 
 def test_what_will_never_work_is_not_tried_again(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", NOTE + "sys.exit(2)", str(tmp_path)]
-    assert several.run(argv, 1, threading.Event(), drain_s=1.0) == several.REFUSED
+    assert several.run([argv], threading.Event(), drain_s=1.0) == several.REFUSED
     assert len(pids(tmp_path)) == 1
 
 
@@ -66,7 +66,7 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
         stop.set()
 
     threading.Thread(target=end).start()
-    assert several.run([sys.executable, "-c", stubborn, str(tmp_path)], 1, stop, drain_s=0.2) == 0
+    assert several.run([[sys.executable, "-c", stubborn, str(tmp_path)]], stop, drain_s=0.2) == 0
     assert not any(alive(pid) for pid in pids(tmp_path))
 
 
@@ -103,3 +103,10 @@ def test_a_port_of_somebody_else_is_refused() -> None:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         with pytest.raises(SettingsError, match="wanted a free host:port"), several.reserved(taken):
             pass
+
+
+def test_each_process_has_a_port_for_its_metrics() -> None:
+    assert several.ports_from("[::1]:9500", 2) == [("--prometheus", "[::1]:9500"), ("--prometheus", "[::1]:9501")]
+    assert several.ports_from("localhost:0", 2) == [("--prometheus", "localhost:0")] * 2
+    with pytest.raises(SettingsError, match=r"prometheus is 'localhost:65535', wanted 2 ports from there on"):
+        several.ports_from("localhost:65535", 2)

@@ -156,9 +156,9 @@ def test_a_call_past_its_deadline_is_not_computed(live: LiveModel) -> None:
     assert caught.value.status == "DEADLINE_EXCEEDED"
 
 
-async def sent(requests: Iterable[pb.PredictRequest]) -> AsyncIterator[pb.PredictRequest]:
+async def sent(requests: Iterable[pb.PredictRequest]) -> AsyncIterator[bytes]:
     for request in requests:
-        yield request
+        yield request.SerializeToString()
 
 
 def test_a_stream_is_answered_in_order_and_goes_on_after_a_wrong_request(live: LiveModel) -> None:
@@ -167,7 +167,8 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_a_wrong_request(live: L
 
     async def main() -> list[pb.PredictStreamResponse]:
         answers, _ = answers_of(live)
-        return [r async for r in answers.PredictStream(sent([good[0], bad, *good[1:]]), Call())]
+        stream = answers.PredictStream(sent([good[0], bad, *good[1:]]), Call())
+        return [pb.PredictStreamResponse.FromString(r) async for r in stream]
 
     found = asyncio.run(main())
     assert [len(r.response.predictions) for r in found] == [1, 0, 3, 2]
@@ -180,10 +181,10 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_a_wrong_request(live: L
 def test_a_stream_reads_on_only_when_its_answer_was_taken(live: LiveModel) -> None:
     taken: list[int] = []
 
-    async def endless() -> AsyncIterator[pb.PredictRequest]:
+    async def endless() -> AsyncIterator[bytes]:
         for i in range(1_000_000):
             taken.append(i)
-            yield pb.PredictRequest(rows=[pb.Row()])
+            yield pb.PredictRequest(rows=[pb.Row()]).SerializeToString()
 
     async def main() -> None:
         answers, _ = answers_of(live)
@@ -200,11 +201,11 @@ def test_an_idle_stream_ends_when_the_server_does(live: LiveModel) -> None:
         answers, source = answers_of(live)
         forever = asyncio.Event()
 
-        async def silent() -> AsyncIterator[pb.PredictRequest]:
-            yield pb.PredictRequest(rows=[pb.Row()])
+        async def silent() -> AsyncIterator[bytes]:
+            yield pb.PredictRequest(rows=[pb.Row()]).SerializeToString()
             await forever.wait()
 
-        found: list[pb.PredictStreamResponse] = []
+        found: list[bytes] = []
 
         async def read() -> None:
             async for response in answers.PredictStream(silent(), Call()):

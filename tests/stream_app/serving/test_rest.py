@@ -15,6 +15,7 @@ import pytest
 
 from stream_app.modellog import Envelope
 from stream_app.serving import messages
+from stream_app.serving.counts import Counts
 from stream_app.serving.limits import Limits, Room
 from stream_app.serving.rest import STATUSES, Rest
 from stream_app.serving.routes import LARGE_BYTES, Reply, Route, Sent
@@ -270,7 +271,7 @@ def test_a_reader_that_does_not_read_is_cut_off(path: str, caplog: pytest.LogCap
         ]
         listen, limits = "127.0.0.1:0", Limits(transfer_s=0.1, grace_s=0.1)
         room = Room(limits.calls)
-        rest = Rest(routes, {}, Guard(listen), limits, room, listen)
+        rest = Rest(routes, {}, Guard(listen), limits, room, listen, Counts())
         _, writer = await asyncio.open_connection("127.0.0.1", await rest.start(), limit=1)
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         async with asyncio.timeout(20):

@@ -94,7 +94,7 @@ def compared(traffic: Traffic, calls: int, ask: Any) -> None:
             assert (chosen.role, chosen.live, chosen.shadow) == ("champion", LIVE, OTHER)
             traffic.note(chosen, LIVE.predict([{}, {}]), ask)
         deadline_s = time.monotonic() + 20.0
-        while traffic._waiting:
+        while traffic.waiting:
             assert time.monotonic() < deadline_s
             await asyncio.sleep(0.005)
 
@@ -136,7 +136,7 @@ def test_what_a_shadow_has_no_time_for_is_not_compared() -> None:
             traffic.note(traffic.choose(LIVE, arms(mode="shadow"), "", none), LIVE.predict([{}]), ask)
         assert traffic.seen.dropped == 5
         go.set()
-        while traffic._waiting:
+        while traffic.waiting:
             await asyncio.sleep(0.005)
         assert traffic.seen.rows == WAITING
 

@@ -1,0 +1,85 @@
+"""Plain requests, answered without protobuf's objects: bytes -> [scan -> live model -> write] -> bytes.
+
+Most requests are plain (``codecs.requests``), and cost a third of what they cost by way of messages, many rows by name
+a tenth. Compiled code is loaded in a thread once a version is live, on a new machine it is compiled first; until then,
+and for whatever is not plain, ``Answers`` reads messages. Both say the same.
+"""
+
+import logging
+import threading
+
+import numpy as np
+
+from models.spec import ModelSpec
+from stream_app.live import LiveModel, Scores
+from stream_app.serving import messages
+
+_log = logging.getLogger(__name__)
+
+
+class Plain:
+    """Answers what is plain; for one event loop.
+
+    Args:
+        rows: more in one request are not for it.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self._known: _Known | None = None
+        self._learning: ModelSpec | None = None
+
+    def follow(self, live: LiveModel) -> None:
+        """Get ready for a model's requests, in a thread if it is another one than before."""
+        if self._learning is not live.spec:
+            self._learning = live.spec
+            threading.Thread(target=self.learn, args=(live,), name="plain", daemon=True).start()
+
+    def learn(self, live: LiveModel) -> None:
+        """Load the compiled code, and know the model."""
+        try:
+            self._known = _Known(live)
+        except Exception:  # then messages do
+            _log.exception("requests are read as messages")
+
+    def answer(self, request: bytes, live: LiveModel, log_age_s: float) -> bytes | None:
+        """What ``live`` says as champion; None if the request is not plain, or this is not ready for the model."""
+        known = self._known
+        if known is None or known.spec is not live.spec:
+            return None
+        return known.answer(request, live, log_age_s, self._rows)
+
+
+class _Known:
+    """One model's requests and responses."""
+
+    def __init__(self, live: LiveModel) -> None:
+        # They compile, or load what was compiled before; the import of numba alone takes half a second.
+        from models.compiled import release_compiler
+        from stream_app.codecs.requests import RequestScanner
+        from stream_app.codecs.responses import ResponseWriter
+
+        self.spec = live.spec
+        self._scanner, self._writer = RequestScanner(live.spec), ResponseWriter(live.spec)
+        self._live, self._header = live, messages.Header(live)
+        self._scanner.warm(live.rates)
+        self._writer.predictions(np.zeros((1, live.spec.outputs), np.float32))
+        release_compiler()
+
+    def answer(self, request: bytes, live: LiveModel, log_age_s: float, most_rows: int) -> bytes | None:
+        rows = self._scanner.scan(request)
+        if not 0 < rows <= most_rows:
+            return None
+        scores = self._scores(rows, live)
+        if live is not self._live:
+            self._live, self._header = live, messages.Header(live)
+        head = self._header.encoded(log_age_s)
+        if self._scanner.as_columns:
+            return head + self._header.scores(scores)
+        return head + self._writer.predictions(scores)
+
+    def _scores(self, rows: int, live: LiveModel) -> Scores:
+        """(B, K)"""
+        if live.rates is not None and not live.prior_only and self._scanner.timeless(rows):
+            return live.session.run(self._scanner.dense(rows, live.rates), self._scanner.categories(rows))
+        return live.score(*self._scanner.raw(rows))
