@@ -40,7 +40,7 @@ def main() -> int:
     plain_runs = 0 if options.seed else options.plain
     scenarios = [scenario(seed, kafka=bool(home)) for seed in seeds]
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=options.folder))
-    warm()
+    warm({s.learner for s in scenarios})
     with ExitStack() as stack:
         servers = ""
         if home and (plain_runs or any(s.broker == "kafka" for s in scenarios)):

@@ -151,8 +151,8 @@ def main() -> int:
     if not home:
         print("KAFKA_HOME is not set, wanted an Apache Kafka 4 distribution", file=sys.stderr)
         return 2
-    warm()
-    lost = duplicated = stuck = 0
+    warm({_scenario(options).learner})
+    lost = duplicated = stuck = struck = 0
     notes: tuple[str, ...] = ()
     folder = Path(tempfile.mkdtemp(prefix="endurance-", dir=options.folder))
     began_s = time.monotonic()
@@ -168,6 +168,8 @@ def main() -> int:
             try:
                 endure(rig, servers, kafka, options.seconds)
                 feeder.stop()
+                struck = sum(rig.fired.values())
+                rig.fired.update(feeder.wrong)
                 head = rig.settle()
                 with closing(Reader(rig.servers)) as reader:
                     lost, duplicated, notes = oracle.judge(reader, rig.topics, head)
@@ -177,7 +179,7 @@ def main() -> int:
         print(note)
     found = {
         "seconds": round(time.monotonic() - began_s, 1),
-        "faults": sum(rig.fired.values()),
+        "faults": struck,
         "faults_fired": dict(sorted(rig.fired.items())),
         "records": feeder.sent,
         "lost": lost,

@@ -10,6 +10,7 @@ import json
 import random
 import threading
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -35,27 +36,27 @@ class Record(NamedTuple):
 
     key: str
     value: bytes
-    poison: bool
+    wrong: str = ""
+    """What is wrong with it, for the statistics: poison, duplicate, early label, late label."""
 
 
 def records(scenario: Scenario) -> Iterator[Record]:
     """Without an end."""
     rng = random.Random(-1 - scenario.seed)
-    waiting: list[tuple[float, int, dict[str, Any]]] = []
+    waiting: list[tuple[float, int, Record]] = []
     number = 0
 
-    def send(at_s: float, record: dict[str, Any]) -> None:
+    def send(at_s: float, said: dict[str, Any], wrong: str = "") -> None:
         nonlocal number
         number += 1
-        heapq.heappush(waiting, (at_s, number, record))
+        heapq.heappush(waiting, (at_s, number, Record(said["key"], json.dumps(said).encode(), wrong)))
 
     for i in range(1 << 30):
         _example(scenario, rng, i, send)
         while waiting and waiting[0][0] <= 1_000_000.0 + i:
-            record = heapq.heappop(waiting)[2]
-            yield Record(record["key"], json.dumps(record).encode(), False)
+            yield heapq.heappop(waiting)[2]
         if rng.random() < scenario.poison:
-            yield Record(f"k{rng.randrange(7)}", rng.choice(_POISON), True)
+            yield Record(f"k{rng.randrange(7)}", rng.choice(_POISON), "poison")
 
 
 def _example(scenario: Scenario, rng: random.Random, i: int, send: Any) -> None:
@@ -66,13 +67,13 @@ def _example(scenario: Scenario, rng: random.Random, i: int, send: Any) -> None:
     label_s = time_s + (rng.uniform(WAIT_S + 200, WAIT_S + 400) if late else rng.uniform(0.5, 120))
     target = int(a + (c == "x") > 0.5)
     label = named | {"label": target, "label_time": label_s}
-    send(time_s + (150.0 if early else 0.0), features)
+    send(time_s + (150.0 if early else 0.0), features, "early label" if early else "")
     if rng.random() < 0.9:
-        send(label_s, label)
+        send(label_s, label, "late label" if late else "")
         if rng.random() < scenario.duplicates:
-            send(label_s + rng.uniform(0, 100), label | {"label": 1 - target})
+            send(label_s + rng.uniform(0, 100), label | {"label": 1 - target}, "duplicate")
     if rng.random() < scenario.duplicates:
-        send(time_s + rng.uniform(0, 100), features | {"features": {"a": -a}})
+        send(time_s + rng.uniform(0, 100), features | {"features": {"a": -a}}, "duplicate")
 
 
 class Feeder:
@@ -86,6 +87,8 @@ class Feeder:
         self.begun = threading.Event()
         """What is there before anything starts is sent."""
         self.sent = 0
+        self.wrong: Counter[str] = Counter()
+        """Of these, how many were wrong, and how."""
 
     def start(self) -> None:
         self._thread.start()
@@ -108,11 +111,12 @@ class Feeder:
             producer = kafka_clients.producer(self._servers, linger_ms=5, max_block_ms=120_000)
             sent = []
             for record in records(self._scenario):
-                headers = [(POISON_HEADER, b"")] if record.poison else []
+                headers = [(POISON_HEADER, b"")] if record.wrong == "poison" else []
                 partition = zlib.crc32(record.key.encode()) % self._scenario.partitions
                 sent.append(
                     producer.send(self._topic, record.value, record.key.encode(), headers=headers, partition=partition)
                 )
+                self.wrong[record.wrong] += 1
                 if len(sent) == BURST:
                     producer.flush(timeout=60)
                     self.begun.set()
@@ -122,6 +126,7 @@ class Feeder:
             for s in sent:
                 s.get(timeout=1)
             self.sent = len(sent)
+            del self.wrong[""]
             producer.close(timeout=5)
         except BaseException as error:
             self._failed = error

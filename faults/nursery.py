@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
@@ -20,9 +21,14 @@ from tests import streams
 PRELOADED = ["stream_app.__main__", "stream_app.agents", "stream_app.learn", "stream_app.seed", "models.torch_learner"]
 
 
-def warm() -> None:
-    """Compiled code comes into its cache before any run: no worker takes a minute to begin."""
-    learn.warm(streams.spec("warm"))
+def warm(kinds: Iterable[str]) -> None:
+    """Compiled code comes into its cache before any run: no worker takes a minute to begin.
+
+    Args:
+        kinds: of learners, as in a spec.
+    """
+    for learner in kinds:
+        learn.warm(streams.spec("warm", learner=learner))
     records.warm()
 
 

@@ -60,7 +60,7 @@ class Rig:
         self.workers: list[Worker] = []
         self._again_s = 0.0
         folder.mkdir(parents=True, exist_ok=True)
-        spec = streams.spec_text(self.name, partitions=scenario.partitions)
+        spec = streams.spec_text(self.name, partitions=scenario.partitions, learner=scenario.learner)
         spec_file = folder / "model.toml"
         spec_file.write_text(spec.replace("[publish]\nevery_s = 0.05\n", scenario.publish))
         self.registry = folder / "registry"

@@ -86,6 +86,7 @@ def _under_fire(scenario: Scenario, rig: Rig, broker: Any) -> tuple[Any, int]:
         acts.do(rig, fault, broker)
         rig.wait(fault.after_s)
     feeder.stop()
+    rig.fired.update(feeder.wrong)
     return rig.settle(), feeder.sent
 
 

@@ -4,6 +4,7 @@ take       a chunk has arrived                        writing    an artefact is 
 taken      it has taken effect in memory              renamed    it has its name, which may not be durable
 said       its predictions are under way              written    it is durable, not yet announced
 commit     the version is read back as the head       announced  announced, not yet read back
+merged     another's version has been merged in memory
 """
 
 import os

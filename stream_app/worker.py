@@ -209,6 +209,7 @@ class Worker:
                 except MergeError as error:
                     reason += f"; {error}"
                 else:
+                    failpoints.reach("merged")
                     self._merging_s += cost_s
                     self._stand_on(version)
                     self._published = dict(newest.offsets)
