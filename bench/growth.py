@@ -103,8 +103,8 @@ AXES: dict[str, tuple[int, ...]] = {
 DRAINED_PARTITIONS = (1, 4, 16)
 PARTS: dict[str, tuple[tuple[str, str], ...]] = {
     "decode": (("codecs/mixed.py", "read"),),
-    "encode": (("models/hashes.py", "raw"), ("models/scaler.py", "observe")),
-    "scale": (("models/features.py", "standardise"),),
+    "encode": (("models/hashes.py", "raw"), ("models/standard.py", "observe")),
+    "scale": (("models/standard.py", "standardise"),),
     "join": (("stream_app/join.py", "take"),),
     "rows that wait": tuple(
         ("stream_app/waiting.py", name) for name in ("reserve", "put", "keys", "rows", "give_back")

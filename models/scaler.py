@@ -55,7 +55,10 @@ class Scaler:
         values = np.clip(values, middle - reach, middle + reach)
         values = np.where(there, values, 0.0)
         mean = values.sum(axis=0) / np.maximum(n, 1)
-        m2 = (np.where(there, values - mean, 0.0) ** 2).sum(axis=0)
+        self.add(n, mean, (np.where(there, values - mean, 0.0) ** 2).sum(axis=0))
+
+    def add(self, n: NDArray[np.int64], mean: Columns, m2: Columns) -> None:
+        """Count in what is known of further rows: how many values of each column (D,), their mean and squares."""
         total = np.maximum(self.n + n, 1)
         shift = np.where(n > 0, mean - self.mean, 0.0)
         self.m2 += m2 + shift**2 * self.n * n / total

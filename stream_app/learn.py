@@ -23,6 +23,7 @@ from models.merging import Fork, MergeError
 from models.references import Recall, References
 from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
+from models.standard import observe, standardise
 from models.walk import walk
 from stream_app.codecs.decoded import Decoded, joined
 from stream_app.codecs.mixed import Codec
@@ -224,7 +225,7 @@ class Core:
             dense = np.concatenate([raw.numeric, rates], axis=1)
             rows = self._said(dense, raw, nochange, prior.astype(np.float32), recalled, prior_only=prior_only)
             self.waiting.put(places, **rows._asdict())
-            self.encoder.scaler.observe(rows.dense)
+            observe(self.encoder.scaler, rows.dense)
             self._watch_inputs(raw, out)
             self.counts["events"] += len(at)
             self._record(positions, rows, recalled, out)
@@ -268,7 +269,7 @@ class Core:
         for i, first in enumerate(recalled):
             if first is not None and len(first.rates):
                 dense[i, -len(first.rates) :] = first.rates
-        own, told = self.learner.ask(self.encoder.standardise(dense), raw.categories)
+        own, told = self.learner.ask(standardise(self.encoder, dense), raw.categories)
         said = (prior if prior_only else own).copy()
         for i, first in enumerate(recalled):
             if first is not None:
@@ -292,7 +293,7 @@ class Core:
         self.score.add(rows.said, target, rows.nochange, rows.prior, weights)
         self._watch(rows.said, target, out)
         self.importance.take(self._scores_of, rows.dense, rows.categories, target)
-        x = self.encoder.standardise(rows.dense)
+        x = standardise(self.encoder, rows.dense)
         self._recall(x, rows.categories, target, out)
         skipped = self.learner.skipped_steps
         self.learner.learn(x, rows.categories, target, weights, rows.told)
@@ -300,7 +301,7 @@ class Core:
         out.steps.append(Step(x, rows.dense, rows.categories, target, rows.own, rows.said, weights, rows.told))
 
     def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
-        return self.learner.predict(self.encoder.standardise(dense), categories)
+        return self.learner.predict(standardise(self.encoder, dense), categories)
 
     def _watch(self, said: Floats, target: Floats, out: Taken) -> None:
         drift = self.drift.add(_errors(self.spec.task, said, target, self.score.unit()))
@@ -348,7 +349,7 @@ class Core:
         places = self.waiting.places()
         if len(places):
             rows = self.waiting.rows(places)
-            own = learner.predict(self.encoder.standardise(rows.dense), rows.categories)
+            own = learner.predict(standardise(self.encoder, rows.dense), rows.categories)
             told = np.full_like(rows.told, np.nan)  # by now it knows more than when they came
             self.waiting.put(places, own=own, told=told)
 
