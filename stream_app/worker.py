@@ -478,11 +478,13 @@ class Worker:
         if self._head is not None and newest is not None and _moved(newest, self._head):
             if time.monotonic() >= self._follow_due_s:
                 async with self._lock:
-                    await self._rebase(newest)
+                    if self._core is not None:  # a rebalance may have taken the partitions away meanwhile
+                        await self._rebase(newest)
                 self._follow_due_s = time.monotonic() + self._cadence.period_s
         elif await self._call(self._seeder.mend_head):
             async with self._lock:
-                await self._reseed("the head's artefact could not be read and was published anew")
+                if self._core is not None:
+                    await self._reseed("the head's artefact could not be read and was published anew")
 
     async def _watch(self) -> None:
         if time.monotonic() - self._moved_s < self._stuck_s:

@@ -257,6 +257,35 @@ def test_of_two_workers_with_a_partition_each_neither_loses_for_ever(line: Line)
     run(work())
 
 
+def promote_again(line: Line, head: Envelope) -> None:
+    """Make what is the head already the head of a new epoch."""
+    again = msgspec.structs.replace(head, parent=head.id, epoch=head.epoch + 1)
+    client = LogClient(line.bootstrap_servers, line.topics.models)
+    client.catch_up()
+    assert client.announce("promotion", again, b"", inline_bytes=0)
+    client.close()
+
+
+def test_a_new_head_and_the_loss_of_all_partitions_at_once_leave_a_worker_standing_by(line: Line) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            await mine.feed(0, events(line, 0), 20)
+            promote_again(line, await mine.published())
+            async with mine.worker._lock:
+                leaving = asyncio.create_task(mine.assign())
+                await asyncio.sleep(0.1)
+                following = asyncio.create_task(mine.worker._follow())
+                await asyncio.sleep(0.3)
+            await asyncio.gather(leaving, following)
+            assert mine.at == {}
+            await mine.assign(0, 1)
+            assert mine.at == {0: 20, 1: 0}
+
+    run(work())
+
+
 def test_a_head_that_begins_a_new_epoch_under_its_own_name_is_followed(line: Line) -> None:
     """As when somebody promotes what is the head already."""
     streams.produce(line.bootstrap_servers, line.topics.events, streams.records(200))
@@ -265,11 +294,7 @@ def test_a_head_that_begins_a_new_epoch_under_its_own_name_is_followed(line: Lin
         async with driven(line, 0, 1) as mine:
             await mine.feed(0, events(line, 0), 20)
             head = await mine.published()
-            again = msgspec.structs.replace(head, parent=head.id, epoch=head.epoch + 1)
-            client = LogClient(line.bootstrap_servers, line.topics.models)
-            client.catch_up()
-            assert client.announce("promotion", again, b"", inline_bytes=0)
-            client.close()
+            promote_again(line, head)
             for _ in range(2):  # what was learned on the old epoch is learned again
                 await mine.feed(1, events(line, 1), 20)
                 newest = await mine.published()
