@@ -11,7 +11,7 @@ POINTS = ("take", "taken", "said", "writing", "renamed", "written", "announced",
 """``stream_app.failpoints``."""
 _WEIGHTS: dict[Kind, int] = {
     "kill": 4, "kill_step": 6, "kill_point": 6, "freeze": 5, "stop": 2, "power": 1, "outage": 2, "lost": 3,
-    "rebalance": 5, "full": 1, "tamper": 4, "remove": 2, "clock": 2, "rollback": 2, "promotion": 2, "pin": 1, "trim": 3,
+    "rebalance": 5, "full": 1, "tamper": 4, "remove": 2, "clock": 2, "rollback": 3, "promotion": 3, "pin": 1, "trim": 3,
 }  # fmt: skip
 
 

@@ -295,19 +295,26 @@ class World:
             case "clock":
                 self._jump(fault)
             case "trim":
-                self._trim(fault)
+                self._delay_one(fault)
             case "rollback" | "promotion" | "pin":
                 self.process(fault.kind).call(lambda: self._operate(fault))
 
-    def _trim(self, fault: Fault) -> None:
-        """The models log, to before its last counted versions; if there is one, to a record that did not count."""
+    def _delay_one(self, fault: Fault) -> None:
+        """An announcement comes a second time, far too late; later the models log is trimmed to begin with it."""
         log, counted = self.broker.topics[self.topics.models].logs[0], sorted(self.oracle.heads)
-        if len(counted) < 4:
-            if not self._quiet:
-                self.loop.call_outside(1.0, self._trim, fault)
+        if len(counted) > 1:
+            late = log.records[counted[int(fault.value * (len(counted) - 1))]]
+            self._trim(self.broker.append(self.topics.models, 0, late.value))
+        elif not self._quiet:
+            self.loop.call_outside(0.5, self._delay_one, fault)
+
+    def _trim(self, begin: int) -> None:
+        """The models log, once enough versions have counted since."""
+        if sum(at > begin for at in self.oracle.heads) < 3:
+            self.loop.call_outside(0.2, self._trim, begin)
             return
-        idle = [at for at in range(counted[-3]) if at not in self.oracle.heads]
-        log.begin = max(log.begin, idle[-1] if idle else int(counted[-3] * fault.value))
+        log = self.broker.topics[self.topics.models].logs[0]
+        log.begin = max(log.begin, begin)
         self._start_follower()
 
     def _freeze(self, node: Incarnation, seconds: float) -> None:
