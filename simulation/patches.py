@@ -1,6 +1,8 @@
 """The product's modules with simulated clocks, chance, clients and files: [installed] -> worlds."""
 
+import gc
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import SimpleNamespace
@@ -45,6 +47,10 @@ def _sleep(seconds: float) -> None:
 def installed() -> Iterator[None]:
     """While it lasts, the product runs in whatever world is set."""
     with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        # Those of processes that were killed before they began.
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+        stack.callback(gc.collect)  # while they are still ignored
 
         def patch(module: Any, name: str, value: Any) -> None:
             stack.enter_context(mock.patch.object(module, name, value))
