@@ -4,7 +4,7 @@
 
     noop     a grpc.aio server that parses the same requests and says the same: the limit of gRPC in Python
     torch    lists -> tensors -> an eager MLP 64-64 -> softmax, as one writes first
-    ours     stream-app serve with tokens, following a models log
+    ours     stream-app serve with tokens and metrics, following a models log
 
 Two models, both of the flights: an MLP 64-64 (kind torch, served by onnxruntime), whose figures are the JSON line's,
 and the standard mixture, under "mixture". All servers get the same requests from the same load generator, a process
@@ -46,6 +46,8 @@ BATCH = 32
 SWAPS_PER_S = 10.0
 TOKEN = "bench-" + "0" * 32
 READY_S = 60.0
+WARM_S = 5.0
+"""For our server to load its compiled code, which it does while it answers."""
 Result = dict[str, Any]
 
 
@@ -203,12 +205,13 @@ def measured(kind: str, options: argparse.Namespace, folder: Path) -> Result:
             publish(log, folder, (1,), SWAPS_PER_S)
         ports = {name: free_port() for name in ("ours", "noop", "torch")}
         serve = ["stream_app", "serve", "--spec", SPEC, "--bootstrap-servers", servers, "--registry", str(folder)]
-        serve += ["--tokens", str(tokens_into(folder)), "--log-level", "warning"]
+        serve += ["--tokens", str(tokens_into(folder)), "--prometheus", "127.0.0.1:0", "--log-level", "warning"]
         began_s = time.monotonic()
         serve += ["--listen", f"127.0.0.1:{ports['ours']}", "--processes", str(options.processes)]
         ours = stack.enter_context(process(serve, folder / "ours.log"))
         wait_until_live(ports["ours"])
         start_s = time.monotonic() - began_s
+        time.sleep(WARM_S)
         for name in ("noop", "torch"):
             for _ in range(options.processes):
                 stack.enter_context(process(["bench._serving_peers", name, str(ports[name])], folder / f"{name}.log"))
