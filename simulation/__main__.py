@@ -13,10 +13,10 @@ import time
 from collections.abc import Sequence
 
 from simulation import campaign
-from simulation.patches import installed
+from simulation.patches import installed, loud, quiet
 from simulation.planted import PLANTED
 from simulation.shrink import shrink
-from simulation.world import Result, World, loud, quiet
+from simulation.world import Result, World
 
 SHOWN = 5
 """Failing seeds that are shrunk and shown."""

@@ -6,9 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import NamedTuple
 
-from simulation.patches import installed
+from simulation.patches import installed, quiet
 from simulation.planted import PLANTED
-from simulation.world import Result, World, quiet
+from simulation.world import Result, World
 
 CHUNK = 25
 """Seeds between two collections of garbage."""

@@ -69,7 +69,6 @@ class Broker:
         self.out_until_s = 0.0
         self.lost_answers = 0.0
         """Share of the produce requests whose answer is lost, or that are written twice."""
-        self.faults = 0
         self.watchers: dict[str, Callable[[int, Record], None]] = {}
         """Told of each record of a topic: its partition, and itself."""
 
@@ -129,7 +128,6 @@ class Broker:
             return
         lost = rng.random() < self.lost_answers
         how = rng.randrange(3) if lost else -1
-        self.faults += lost
         if how == 0:  # never arrives
             loop.call_outside(PATIENCE_S * rng.random(), done, None)
         elif how == 1:  # arrives, soon or late; the answer does not

@@ -1,6 +1,7 @@
 """The product's modules with simulated clocks, chance, clients and files: [installed] -> worlds."""
 
 import gc
+import logging
 import time
 import warnings
 from collections.abc import Iterator
@@ -37,10 +38,6 @@ def monotonic_s() -> float:
 
 
 _CLOCK = SimpleNamespace(time=wall_s, monotonic=monotonic_s, thread_time=monotonic_s, perf_counter=monotonic_s)
-
-
-def _sleep(seconds: float) -> None:
-    raise AssertionError("nothing in the worker sleeps in a thread")
 
 
 @contextmanager
@@ -100,3 +97,27 @@ def _fsspec() -> Any:
         return simulation.disk.FileSystem(Installed.world.disk), url
 
     return SimpleNamespace(core=SimpleNamespace(url_to_fs=url_to_fs), implementations=fsspec.implementations)
+
+
+def quiet() -> None:
+    """The product's own log would be most of the work."""
+    logging.getLogger("stream_app").setLevel(logging.CRITICAL + 1)
+
+
+class _Told(logging.Handler):
+    """The product's log goes into the trace."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        process = current()
+        if Installed.world is not None:
+            Installed.world.trace(
+                process.name if process else "?", f"{record.levelname.lower()}: {record.getMessage()}"
+            )
+
+
+def loud() -> None:
+    """What the product logs is told, too."""
+    logger = logging.getLogger("stream_app")
+    logger.handlers = [_Told()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

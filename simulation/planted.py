@@ -114,11 +114,8 @@ def records_behind_accepted() -> Any:
             state.next_offset = records[0].offset
         return _real_take(self, partition, records, more=more)
 
-    def always(self: Any) -> int:
-        return 0 if self.held == [] else self.held[-1].offset + 1
-
-    stack = mock.patch.object(learn.Core, "take", take)
-    return _both(stack, mock.patch.object(worker.Worker, "take", _unguarded_take(worker.Worker.take)))
+    unchecked = mock.patch.object(learn.Core, "take", take)
+    return _both(unchecked, mock.patch.object(worker.Worker, "take", _unguarded_take(worker.Worker.take)))
 
 
 def _unguarded_take(real: Any) -> Any:

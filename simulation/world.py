@@ -1,7 +1,6 @@
 """One simulated life of one model: stream, broker, disk, workers, operator, server; and what befalls them."""
 
 import hashlib
-import logging
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,16 +10,15 @@ import msgspec
 from kafka.errors import KafkaError
 
 from models.snapshot import spans
-from models.spec import Blend, Categorical, Explain, Features, Label, Learner, ModelSpec, Publish, Stream
 from simulation import stream
 from simulation.disk import Disk
 from simulation.faults import Fault, plan
 from simulation.kafka import Broker
 from simulation.loop import START_WALL_S, Killed, Loop, Process, StalledError, current, pause
+from simulation.model import spec
 from simulation.node import Group, Incarnation
 from simulation.oracle import ROOT, Files, Oracle, Violation
 from simulation.patches import Installed
-from simulation.reference import CODES
 from stream_app import holding, operate, stored
 from stream_app.errors import RegistryError, StreamAppError
 from stream_app.events import Topics
@@ -66,7 +64,7 @@ class World:
         self.seed, self._trace = seed, trace
         planned = random.Random(f"plan {seed}")
         self.rng = random.Random(f"course {seed}")
-        self.spec = _spec(planned)
+        self.spec = spec(planned)
         self.topics = Topics.of(self.spec.name)
         partitions, self._within_s = self.spec.stream.partitions, planned.choice((4.0, 8.0))
         workers = planned.choice((1, 2, 2, 3))
@@ -432,47 +430,3 @@ def _changed(data: bytes, rng: random.Random) -> bytes:
     start, end = rng.choice([s for s in spans(data) if s[0] < s[1]])
     at = rng.randrange(start, end) % len(data)  # a file of parts begins like the whole, but lacks some of it
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-
-
-def _spec(rng: random.Random) -> ModelSpec:
-    return ModelSpec(
-        name="m",
-        task="regression",
-        label=Label(name="y", wait_s=stream.WAIT_S),
-        features=Features(categorical={"who": Categorical(size=CODES)}),
-        stream=Stream(partitions=rng.choice((1, 2, 2, 3))),
-        learner=Learner(kind="river", estimator="simulated", batch_records=rng.choice((32, 128))),
-        blend=Blend(kind="none"),
-        explain=Explain(pairs=1, rows_per_label=0.01),
-        publish=Publish(
-            every_s=rng.choice((0.4, 1.0)),
-            least_s=rng.choice((0.15, 0.5)),
-            share=0.5,
-            keep=rng.choice((3, 20)),
-            inline_bytes=rng.choice((0, 1 << 19)),
-        ),
-    )
-
-
-def quiet() -> None:
-    """The product's own log would be most of the work."""
-    logging.getLogger("stream_app").setLevel(logging.CRITICAL + 1)
-
-
-class _Told(logging.Handler):
-    """The product's log goes into the trace."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        process = current()
-        if Installed.world is not None:
-            Installed.world.trace(
-                process.name if process else "?", f"{record.levelname.lower()}: {record.getMessage()}"
-            )
-
-
-def loud() -> None:
-    """What the product logs is told, too."""
-    logger = logging.getLogger("stream_app")
-    logger.handlers = [_Told()]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False

@@ -8,10 +8,10 @@ import pytest
 
 from simulation import campaign
 from simulation.faults import Fault
-from simulation.patches import installed
+from simulation.patches import installed, quiet
 from simulation.planted import PLANTED
 from simulation.shrink import shrink
-from simulation.world import Result, World, quiet
+from simulation.world import Result, World
 
 SEEDS = 150
 
