@@ -24,8 +24,8 @@ FIRST = (
 """The kind that a seed is about, in turns."""
 CHEAP = (*(f"die at {point}" for point in FAILPOINTS), "kill", "stop", "rollback", "tear")
 """What else may happen in the same run."""
-SHAPES = ("[publish]\n", "[publish]\ninline_bytes = 0\n")
-"""Versions inside announcements, or in the registry only."""
+SHAPES = ("[publish]\nkeep = 300\n", "[publish]\nkeep = 300\ninline_bytes = 0\n")
+"""Versions inside announcements, or in the registry only; kept until a slow operator's rollback has read its own."""
 
 
 class Fault(NamedTuple):
