@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.spec import ModelSpec
-from stream_app.codecs.batch import unpack
 from stream_app.codecs.batches import BatchReader
 from stream_app.codecs.decoded import Decoded
 from stream_app.codecs.examples import ExampleCodec
 from stream_app.codecs.jsons import JsonCodec
+from stream_app.codecs.unpack import unpack
 from stream_app.columns import BadRow, Columns, concatenated
 from stream_app.decode import Record
 from stream_app.errors import DecodeError

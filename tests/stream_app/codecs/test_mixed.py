@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stream_app.codecs import scanner, wire_scanner
-from stream_app.codecs.batch import Batch, Coded, coded, pack, unpack
+from stream_app.codecs.batch import Batch, Coded, coded, pack
 from stream_app.codecs.batches import BatchReader
 from stream_app.codecs.mixed import Codec, content_type
+from stream_app.codecs.unpack import unpack
 from stream_app.columns import MOST_ROWS, BadRow, Columns, split
 from stream_app.errors import DecodeError
 from stream_app.events import LONGEST_ID, ContentType
