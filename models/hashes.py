@@ -7,7 +7,6 @@ where it is read, and no Python object is needed for it. ``zlib.crc32`` is the r
 """
 
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,27 +41,6 @@ def _table() -> Hashes:
 
 
 TABLE = _table()
-
-
-def text_hashes(texts: Sequence[str]) -> Hashes:
-    """CRC-32 (n,) of each text (UTF-8), in bulk."""
-    whole = "".join(texts)
-    raw = texts if whole.isascii() else [t.encode() for t in texts]
-    ends = np.cumsum(np.fromiter(map(len, raw), np.int64, len(raw)))
-    found = np.empty(len(raw), np.uint32)
-    _hash_parts(np.frombuffer(whole.encode(), np.uint8), ends, TABLE, found)
-    return found
-
-
-@compiled
-def _hash_parts(text: NDArray[np.uint8], ends: NDArray[np.int64], table: Hashes, found: Hashes) -> None:
-    at = 0
-    for i in range(len(ends)):
-        crc = np.uint32(0xFFFFFFFF)
-        while at < ends[i]:
-            crc = table[(crc ^ text[at]) & np.uint32(0xFF)] ^ (crc >> np.uint32(8))
-            at += 1
-        found[i] = ~crc
 
 
 @compiled

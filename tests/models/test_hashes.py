@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.features import LARGEST, SEPARATOR, FeatureEncoder
-from models.hashes import TABLE, HashedEncoder, joined, text_hash, text_hashes
+from models.hashes import TABLE, HashedEncoder, joined, text_hash
 from tests.models.test_features import NUMBERS, SPEC, VALUES
 
 TEXTS = st.none() | st.text(max_size=40) | st.integers(-(2**63), 2**63 - 1) | st.just("é" * 5_000)
@@ -40,9 +40,3 @@ def test_hashed_rows_are_raw_rows(rows: list[tuple[object, ...]]) -> None:
     found = HashedEncoder(SPEC).raw(np.clip(numeric, -LARGEST, LARGEST).astype(np.float32), hashes, lengths)
     for name in raw._fields:
         np.testing.assert_array_equal(getattr(found, name), getattr(raw, name))
-
-
-@settings(deadline=None, derandomize=True)
-@given(st.lists(st.text(max_size=40), max_size=8))
-def test_texts_in_bulk_are_hashed_as_one_by_one(texts: list[str]) -> None:
-    assert text_hashes(texts).tolist() == [zlib.crc32(t.encode()) for t in texts]
