@@ -15,7 +15,19 @@ import simulation.kafka
 from models import drift, learners
 from simulation.learner import LedgerLearner
 from simulation.loop import START_WALL_S, current
-from stream_app import decisions, failpoints, kafka_clients, logclient, modellog, parts, registry, seed, topics, worker
+from stream_app import (
+    decisions,
+    failpoints,
+    kafka_clients,
+    logclient,
+    modellog,
+    outbox,
+    parts,
+    registry,
+    seed,
+    topics,
+    worker,
+)
 
 HISTORY = 6
 """Versions that a fold remembers: logs are trimmed within one simulation."""
@@ -52,11 +64,11 @@ def installed() -> Iterator[None]:
         def patch(module: Any, name: str, value: Any) -> None:
             stack.enter_context(mock.patch.object(module, name, value))
 
-        for module in (worker, seed, logclient, topics, decisions):
+        for module in (worker, outbox, seed, logclient, topics, decisions):
             if getattr(module, "time", None) is time:
                 patch(module, "time", _CLOCK)
         patch(worker, "random", SimpleNamespace(uniform=lambda a, b: Installed.world.rng.uniform(a, b)))
-        patch(worker, "aiokafka", SimpleNamespace(AIOKafkaProducer=_async_producer))
+        patch(outbox, "aiokafka", SimpleNamespace(AIOKafkaProducer=_async_producer))
         patch(kafka_clients, "consumer", _client(simulation.kafka.Consumer))
         patch(kafka_clients, "producer", _client(simulation.kafka.Producer))
         patch(kafka_clients, "admin", _client(simulation.kafka.Admin))

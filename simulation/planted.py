@@ -12,7 +12,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 
-from stream_app import join, learn, logclient, modellog, registry, replay, seed, versions, worker
+from stream_app import join, learn, logclient, modellog, outbox, registry, replay, seed, versions, worker
 from stream_app.modellog import Announcement, Envelope
 
 Plant = Callable[[], Any]
@@ -141,24 +141,24 @@ def _both(*patches: Any) -> Iterator[None]:
 def predictions_after_version() -> Any:
     """Rule 8: nobody waits for the predictions to be acknowledged."""
 
-    async def acknowledged(sent: Any, trails: Any) -> None:
-        for s in sent:
+    async def acknowledged(under_way: outbox.UnderWay) -> None:
+        for s in under_way.sent:
             if s.ack.done() and not s.ack.exception():
-                trails[s.partition].add(s.ack.result().offset, s.last_event)
+                under_way.trails[s.partition].add(s.ack.result().offset, s.last_event)
         return None
 
-    return mock.patch.object(worker, "_acknowledged", acknowledged)
+    return mock.patch.object(worker, "acknowledged", acknowledged)
 
 
 def strangers_not_minded() -> Any:
     """Rule 9: another worker's predictions between ours are passed over."""
 
-    async def acknowledged(sent: Any, trails: Any) -> None:
-        for s in sent:
-            trails[s.partition].add((await s.ack).offset, s.last_event)
+    async def acknowledged(under_way: outbox.UnderWay) -> None:
+        for s in under_way.sent:
+            under_way.trails[s.partition].add((await s.ack).offset, s.last_event)
         return None
 
-    return mock.patch.object(worker, "_acknowledged", acknowledged)
+    return mock.patch.object(worker, "acknowledged", acknowledged)
 
 
 def last_prediction_counts() -> Any:

@@ -21,19 +21,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-import aiokafka
-import msgspec
-
 from models.merging import MergeError
 from stream_app import failpoints, seed, versions
 from stream_app.cadence import Cadence
 from stream_app.codecs.decoded import Decoded
-from stream_app.columns import BadRow, split
 from stream_app.errors import BrokerError, StuckError, TopicError
-from stream_app.events import KEEP_LETTER_BYTES, DeadLetter, Decision, Topics
+from stream_app.events import Topics
 from stream_app.learn import Core, Taken, Version
 from stream_app.modellog import Envelope
-from stream_app.predictions import Trail, encode_blocks
+from stream_app.outbox import Outbox, acknowledged
 
 log = logging.getLogger("stream_app.worker")
 
@@ -47,8 +43,6 @@ LINGER_S = 0.005
 """How long a step that is not full waits for the next record."""
 HELD_S = 0.03
 """How long it waits at most, though more keep coming."""
-KEEP_REASON_CHARACTERS = 1_000
-"""A reason may quote the record: whole, it would not fit into a letter, and no restart would help."""
 
 
 class Consumer(NamedTuple):
@@ -56,14 +50,6 @@ class Consumer(NamedTuple):
 
     seek: Callable[[Mapping[int, int]], Awaitable[None]]
     commit: Callable[[Mapping[int, int]], Coroutine[Any, Any, None]]
-
-
-class _Sent(NamedTuple):
-    """A predictions record under way."""
-
-    partition: int
-    last_event: int
-    ack: "asyncio.Future[Any]"
 
 
 class Worker:
@@ -84,20 +70,14 @@ class Worker:
         self._io = ThreadPoolExecutor(1, thread_name_prefix="worker-io")
         self._learning = ThreadPoolExecutor(1, thread_name_prefix="worker-core")
         self._lock = asyncio.Lock()
-        self._bootstrap_servers = bootstrap_servers
-        self._producer: Any = None
+        self._outbox = Outbox(self._topics, seeder.events_id, bootstrap_servers)
         self._core: Core | None = None
         self._head: Envelope | None = None
         self._base: Version | None = None  # the head that the core goes on from, while other workers may, too
         self._mine: set[int] = set()
-        self._trails: dict[int, Trail] = {}
-        self._letters: set[seed.Written] = set()
-        self._sent: list[_Sent] = []
-        self._letter_acks: list[asyncio.Future[Any]] = []
         self._publishing: asyncio.Task[None] | None = None
         self._publishing_since_s = 0.0
         self._committing: asyncio.Task[None] | None = None
-        self._published: dict[int, int] = {}
         publish = seeder.spec.publish
         self._cadence = Cadence(every_s=publish.every_s, least_s=publish.least_s, share=publish.share)
         self._inline_due_s = 0.0
@@ -114,12 +94,7 @@ class Worker:
         self._learned = asyncio.Event()
 
     async def start(self) -> None:
-        # Not idempotent (the embedded broker refuses aiokafka's request for an id). A retry may write a record
-        # twice: it then looks like a stranger's between ours, and the worker begins again from the head.
-        self._producer = aiokafka.AIOKafkaProducer(
-            bootstrap_servers=self._bootstrap_servers.split(","), acks="all", linger_ms=0
-        )
-        await self._producer.start()
+        await self._outbox.start()
 
     async def close(self) -> None:
         """Publish what is learned, then stop."""
@@ -135,8 +110,7 @@ class Worker:
             await asyncio.wait_for(self._publish(), timeout=15)
         if self._committing is not None:
             await asyncio.wait([self._committing], timeout=2)
-        if self._producer is not None:
-            await self._producer.stop()
+        await self._outbox.stop()
         await self._call(self._seeder.close)
         self._io.shutdown(wait=False)
         self._learning.shutdown(wait=False)
@@ -163,12 +137,12 @@ class Worker:
 
     async def _seed(self) -> None:
         """Forget what is not durable, and begin again from the head (rules 5, 9, 10, 12, 14-19)."""
-        await self._settle()
+        await self._outbox.settle()
         seeded = await self._call(self._seeder.seed, self._mine)
-        self._core, self._head, self._trails = seeded.core, seeded.head, seeded.trails
+        self._core = seeded.core
+        self._outbox.begin(seeded.trails, seeded.letters)
         self._stand_on(Version(seeded.head, seeded.arrays))
-        self._letters = seeded.letters
-        self._published, self._inline_id = dict(seeded.head.offsets), self._seeder.inline_id
+        self._inline_id = self._seeder.inline_id
         self._moved_s = time.monotonic()
         log.info("stand at version %d, offsets %s", seeded.head.number, seeded.head.offsets)
 
@@ -183,7 +157,7 @@ class Worker:
         assert self._head is not None
         for p in [p for p in self._core.partitions if p not in self._mine and not self._progress(p)]:
             self._core.forget(p)
-            del self._trails[p]
+            self._outbox.leave(p)
 
     def _progress(self, partition: int) -> bool:
         """Whether the core has learned of it what the head has not."""
@@ -212,7 +186,6 @@ class Worker:
                     failpoints.reach("merged")
                     self._merging_s += cost_s
                     self._stand_on(version)
-                    self._published = dict(newest.offsets)
                     self._leave()
                     return True
         await self._reseed(reason)
@@ -224,11 +197,6 @@ class Worker:
         mine = (p for p in self._core.partitions if p in self._mine or self._progress(p))
         return newest.epoch == head.epoch and all(newest.offsets.get(p) == head.offsets[p] for p in mine)
 
-    async def _settle(self) -> None:
-        """Wait for what is still under way, so that reading the predictions to their end sees it."""
-        await asyncio.gather(*(s.ack for s in self._sent), *self._letter_acks, return_exceptions=True)
-        self._sent, self._letter_acks = [], []
-
     async def _reseed(self, reason: str) -> None:
         log.warning("beginning again from the head: %s", reason)
         await self._seed()
@@ -237,7 +205,8 @@ class Worker:
         assert self._core is not None
         await self._consumer.seek({p: s.next_offset for p, s in self._core.partitions.items()})
         if not self._closing:  # the producer may be gone
-            await self._decide("reseeded", {"reason": reason})
+            assert self._head is not None
+            await self._outbox.decide("reseeded", self._head.number, {"reason": reason})
 
     # --- what comes in --------------------------------------------------------------------------------
 
@@ -320,42 +289,7 @@ class Worker:
 
     async def _carry_away(self, partition: int, taken: Taken) -> None:
         assert self._head is not None
-        for value in encode_blocks(taken.predictions, self._head.id):
-            ack = await self._producer.send(self._topics.predictions, value, partition=partition)
-            last_event, _ = split(int(taken.predictions[-1].positions[-1]))
-            self._sent.append(_Sent(partition, last_event, ack))
-        failpoints.reach("said")
-        for bad in taken.bad:
-            await self._send_letter(partition, bad)
-        for drift in taken.drifts:
-            await self._decide("drift", drift.evidence())
-        for recall in taken.recalls:
-            await self._decide("recalled", recall.evidence())
-
-    async def _send_letter(self, partition: int, bad: BadRow) -> None:
-        topic, reason, value = self._topics.events, bad.reason[:KEEP_REASON_CHARACTERS], bad.value[:KEEP_LETTER_BYTES]
-        written = seed.Written(partition, bad.offset, bad.row)
-        place = "/".join(str(part) for part in (topic, *written) if part is not None)
-        log.warning("dead letter: %s: %s", place, reason)
-        if written in self._letters:
-            return
-        letter = DeadLetter(
-            topic=topic,
-            topic_id=self._seeder.events_id,
-            partition=partition,
-            offset=bad.offset,
-            row=bad.row,
-            reason=reason,
-            value=value,
-        )
-        sent = self._producer.send(self._topics.dead_letters, msgspec.json.encode(letter), key=place.encode())
-        self._letter_acks.append(await sent)
-        self._letters.add(written)
-
-    async def _decide(self, kind: str, evidence: dict[str, Any]) -> None:
-        number = self._head.number if self._head else 0
-        decision = Decision(kind=kind, at_s=time.time(), version=number, evidence=evidence)
-        await self._producer.send(self._topics.decisions, msgspec.json.encode(decision))
+        await self._outbox.say(partition, taken, self._head)
 
     # --- what goes out --------------------------------------------------------------------------------
 
@@ -404,9 +338,7 @@ class Worker:
             self._inline_id, self._inline_due_s = newest, time.monotonic() + self._spec.publish.every_s
 
     def _advanced(self) -> bool:
-        if self._core is None:
-            return False
-        return any(s.next_offset != self._published.get(p) for p, s in self._core.partitions.items())
+        return self._core is not None and any(map(self._progress, self._core.partitions))
 
     async def _publish(self) -> None:
         """One version: [merged with the head] -> predictions acknowledged -> durable -> announced -> read back."""
@@ -428,15 +360,15 @@ class Worker:
                 return True
             if not (self._advanced() or self._owes_inline()):
                 return True
-            head, trails = self._head, self._trails
+            head = self._head
             own, copied_s = await self._learn(partial(_timed, versions.snapshot, core))
             own.metrics["publish_share"] = self._cadence.share
-            sent, letters = list(self._sent), list(self._letter_acks)
+            under_way = self._outbox.under_way()
         await self._mind_ids()
-        await asyncio.gather(*letters)
-        stranger, won, now = await _acknowledged(sent, trails), False, head
+        stranger, won, now = await acknowledged(under_way), False, head
         if stranger is None:
-            hint = head.predictions_from | {p: t.start(own.replay_from[p][0]) for p, t in trails.items()}
+            trails = under_way.trails.items()
+            hint = head.predictions_from | {p: t.start(own.replay_from[p][0]) for p, t in trails}
             between = self._publishing_since_s < self._inline_due_s and not self._closing
             if not between:
                 self._inline_due_s = self._publishing_since_s + self._spec.publish.every_s
@@ -450,15 +382,14 @@ class Worker:
             if stranger is not None:
                 await self._reseed(stranger)
                 return True
-            del self._sent[: len(sent)]
-            del self._letter_acks[: len(letters)]
+            self._outbox.done(under_way)
             if not won:
                 log.debug("version %d came in between", now.number)
                 return False
             self._stand_on(Version(now, own.arrays))
-            self._published, self._inline_id = dict(now.offsets), self._seeder.inline_id
+            self._inline_id = self._seeder.inline_id
             self._leave()
-            self._letters = {w for w in self._letters if w.offset >= now.offsets[w.partition]}
+            self._outbox.covered(now.offsets)
         failpoints.reach("commit")
         self._commit(own.offsets)
         return True
@@ -513,13 +444,3 @@ def _timed(work: Callable[..., T], *args: Any) -> tuple[T, float]:
     """What it returns, and the processor's time that it took in this thread."""
     began_s = time.thread_time()
     return work(*args), time.thread_time() - began_s
-
-
-async def _acknowledged(sent: Sequence[_Sent], trails: Mapping[int, Trail]) -> str | None:
-    """Wait until the predictions are in the log (rule 8); says so if a stranger's lie between ours (rule 9)."""
-    for s in sent:
-        at, trail = (await s.ack).offset, trails[s.partition]
-        if at != trail.next_offset:
-            return f"predictions/{s.partition} has a stranger's records before offset {at}"
-        trail.add(at, s.last_event)
-    return None

@@ -44,7 +44,7 @@ async def learned(line: Line, *workers: Driven) -> Envelope:
         for worker in workers:
             await worker.worker.tick()
         await asyncio.sleep(0.02)
-        if all(worker.worker._published.get(p) == o for worker in workers for p, o in worker.at.items()):
+        if not any(worker.worker._advanced() for worker in workers):
             break
     return newest(line)
 

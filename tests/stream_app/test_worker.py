@@ -135,15 +135,15 @@ def test_a_version_whose_predictions_were_refused_is_not_announced_at_the_end_ei
     async def work() -> None:
         mine = await begun(line, 0, 1)
         await mine.feed(0, events(line, 0), 1000)
-        (sent,) = mine.worker._sent
+        (sent,) = mine.worker._outbox._sent
         refused = asyncio.get_running_loop().create_future()
-        mine.worker._sent[:] = [sent._replace(ack=refused)]
+        mine.worker._outbox._sent[:] = [sent._replace(ack=refused)]
         await mine.worker.tick()  # begins to publish
         asyncio.get_running_loop().call_later(0.2, refused.set_exception, KafkaError("refused"))
         with pytest.raises(KafkaError, match="refused"):
             await mine.worker.close()
         assert line.seeder().seed().head.offsets == {0: 0, 1: 0}
-        await mine.worker._producer.stop()
+        await mine.worker._outbox.stop()
 
     run(work())
 
@@ -160,7 +160,7 @@ def test_a_registry_that_hangs_ends_the_worker(line: Line, monkeypatch: pytest.M
         await asyncio.sleep(0.3)
         with pytest.raises(StuckError, match="a version has been under way for"):
             await mine.worker.tick()
-        await mine.worker._producer.stop()
+        await mine.worker._outbox.stop()
 
     run(work())
 
@@ -194,7 +194,7 @@ def test_a_models_topic_created_anew_ends_the_worker_before_it_announces_to_nobo
         mine.worker._ids_due_s = 0.0
         with pytest.raises(ModelLogError, match=r"models was created anew .*; a new start follows the newest version"):
             await mine.until(lambda: False)
-        await mine.worker._producer.stop()
+        await mine.worker._outbox.stop()
         again = line.seeder().seed().head
         assert (again.id, again.number) == (before.id, before.number)  # servers go on from there
 
@@ -215,7 +215,7 @@ def test_a_recreated_topic_that_outgrew_the_old_offsets_is_not_read_in_the_middl
         await mine.feed(0, events(line, 0), 1000)
         with pytest.raises(EpochError, match="events was created anew"):
             await mine.until(lambda: False)
-        await mine.worker._producer.stop()
+        await mine.worker._outbox.stop()
         assert mine.worker._seeder.newest() == head
 
     run(work())
