@@ -405,6 +405,16 @@ class Seeder:
         waiting = (p for p, o in positions.items() if self._reader.first(topic, p, o) is not None)
         return sum(ends[p] - positions[p] for p in waiting)
 
+    def unlearned(self) -> int:
+        """Records that the newest head has not learned; all, while there is none.
+
+        Raises:
+            EpochError: a topic was recreated meanwhile.
+        """
+        head = self.newest()
+        begins = beginning_offsets(self._bootstrap_servers, self._topics.events)
+        return self.lag({p: max(begin, head.offsets.get(p, begin)) if head else begin for p, begin in begins.items()})
+
     def check_ids(self) -> None:
         """A topic recreated under a running consumer looks as if only old offsets came again.
 

@@ -35,6 +35,8 @@ log = logging.getLogger("stream_app.worker")
 
 T = TypeVar("T")
 CHECK_IDS_S = 10.0
+NOBODY_S = 15.0
+"""While records wait so long and nobody learns them, who stands by joins the group anew."""
 RIVALS = 20
 """So many versions of others may come in between one of ours; then it waits for its next turn."""
 PUBLISH_S = 120.0
@@ -86,6 +88,7 @@ class Worker:
         self._merging_s = 0.0
         self._ids_due_s = 0.0
         self._moved_s = time.monotonic()
+        self._seen = ""
         self._stuck_s = stuck_s
         self._closing = False
         self._held = asyncio.Event()
@@ -297,9 +300,13 @@ class Worker:
         """Publish when due, follow rivals, mind the watchdog. Call it a few times a second.
 
         Raises:
-            StuckError: records are waiting, and none has come for ``stuck_s``.
+            StuckError: records are waiting, and none has come for ``stuck_s``; or this worker stands by, and nobody
+                learns them.
         """
-        if self._core is None or self._closing:
+        if self._closing:
+            return
+        if self._core is None:
+            await self._watch_others()
             return
         if self._publishing is not None:
             if not self._publishing.done():
@@ -426,6 +433,20 @@ class Worker:
         if lag:
             raise StuckError(f"{lag} records wait at {positions}, and none has come for {self._stuck_s:g} s")
         self._moved_s = time.monotonic()
+
+    async def _watch_others(self) -> None:
+        """A group whose leader knew no partitions, as when the broker went away while it joined, gives nobody any."""
+        newest = await self._call(self._seeder.newest)
+        now_s, seen = time.monotonic(), newest.id if newest else ""
+        if seen != self._seen or self._lock.locked():
+            self._seen, self._moved_s = seen, now_s
+        elif now_s - self._moved_s > NOBODY_S:
+            if self._core is None and (left := await self._call(self._seeder.unlearned)):
+                raise StuckError(
+                    f"{left} records wait, this worker has no partition, and no other one has learned any "
+                    f"for {NOBODY_S:g} s"
+                )
+            self._moved_s = now_s
 
     async def _learn(self, work: Callable[[], T]) -> T:
         """Whatever touches the core, in its thread; the lock is held meanwhile."""

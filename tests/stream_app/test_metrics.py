@@ -120,7 +120,8 @@ def test_what_is_pinned_or_tried_is_a_number() -> None:
 def test_the_kinds_of_decisions_shown_at_zero_are_those_that_someone_writes() -> None:
     package = Path(metrics.__file__).parent
     writers = "".join(
-        (package / f"{name}.py").read_text() for name in ("worker", "tune", "compress", "operate", "serve", "letters")
+        (package / f"{name}.py").read_text()
+        for name in ("worker", "outbox", "tune", "compress", "operate", "serve", "letters")
     )
     told = re.search(r'kind: str\n    """([^"]*)"""', (package / "events.py").read_text())
     assert told is not None

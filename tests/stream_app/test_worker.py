@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from kafka.errors import KafkaError
 
+from stream_app import worker
 from stream_app.errors import EpochError, ModelLogError, StuckError
 from stream_app.events import DeadLetter
 from stream_app.logclient import LogClient
@@ -386,3 +387,28 @@ def test_what_is_being_learned_when_it_ends_is_carried_away_and_what_is_held_is_
 
     run(work())
     assert line.seeder().seed().head.offsets == {0: 32, 1: 0}
+
+
+def test_who_stands_by_joins_anew_if_records_wait_and_nobody_learns_them(
+    line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "NOBODY_S", 0.3)
+
+    async def work() -> None:
+        async with driven(line) as mine:
+            for _ in range(10):
+                await mine.worker.tick()  # nothing waits
+                await asyncio.sleep(0.05)
+            streams.produce(line.bootstrap_servers, line.topics.events, streams.records(10))
+            async with driven(line, 0, 1) as other:
+                for p in (0, 1):
+                    await other.feed(p, events(line, p), 100)
+                await other.published()
+            for _ in range(10):
+                await mine.worker.tick()  # another one has learned all
+                await asyncio.sleep(0.05)
+            streams.produce(line.bootstrap_servers, line.topics.events, streams.records(10, seed=1))
+            with pytest.raises(StuckError, match="records wait, this worker has no partition"):
+                await mine.until(lambda: False)
+
+    run(work())
