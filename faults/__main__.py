@@ -39,6 +39,8 @@ def main() -> int:
     seeds = options.seed or range(options.first, options.first + options.runs)
     plain_runs = 0 if options.seed else options.plain
     scenarios = [scenario(seed, kafka=bool(home)) for seed in seeds]
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="faults-", dir=options.folder))
     warm({s.learner for s in scenarios})
     with ExitStack() as stack:

@@ -154,6 +154,8 @@ def main() -> int:
     warm({_scenario(options).learner})
     lost = duplicated = stuck = struck = 0
     notes: tuple[str, ...] = ()
+    if options.folder:
+        options.folder.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="endurance-", dir=options.folder))
     began_s = time.monotonic()
     with ExitStack() as stack:
