@@ -349,7 +349,7 @@ def _columns(text: Bytes, at: int, end: int, shape: Shape, read: Read) -> int:
                 return 0
             rows |= int(text[at + 1]) << 7
         at += 2
-    if not 0 < rows <= MOST_ROWS:
+    if at > end or not 0 < rows <= MOST_ROWS:
         return 0
     read.numeric[:rows] = np.nan
     read.spans[:rows] = -1

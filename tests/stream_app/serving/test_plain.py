@@ -198,6 +198,13 @@ def test_whatever_is_changed_both_say_the_same(
             assert same(said(answer), ask(live, pb.PredictRequest.FromString(bytes(changed))))
 
 
+def test_columns_that_end_within_their_number_of_rows_are_left_to_messages(
+    plain: Plain, lives: dict[str, LiveModel]
+) -> None:
+    for torn in (b"\x1a\x02\x08\x81", b"\x1a\x01\x08"):
+        assert plain.answer(torn, lives["binary"], 0.5) is None
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_do_no_harm(plain: Plain, lives: dict[str, LiveModel], data: bytes) -> None:
