@@ -103,7 +103,7 @@ class StreamModelClient:
         key: str = "",
         deadline_s: float | None = None,
     ) -> Scored:
-        """Score many rows given as a column (B,) per feature; a quarter of the server's work for rows by name.
+        """Score many rows given as a column (B,) per feature, numbers as the bytes that they are.
 
         Args:
             columns: numbers, NaN or None is missing; or texts, None is missing. Of a matrix:
