@@ -35,7 +35,7 @@ log = logging.getLogger("stream_app.worker")
 
 T = TypeVar("T")
 CHECK_IDS_S = 10.0
-NOBODY_S = 15.0
+NOBODY_S = 20.0
 """While records wait so long and nobody learns them, who stands by joins the group anew."""
 RIVALS = 20
 """So many versions of others may come in between one of ours; then it waits for its next turn."""
