@@ -13,7 +13,9 @@ from models import learners
 from models.direct import Direct
 from models.explain import Background, Explained, Explainer, remembered, targets
 from models.features import Coder, FeatureEncoder, Raw
+from models.graph import Net
 from models.measure import Examples, mean_loss, target_variance
+from models.network import Network, compile_for
 from models.rates import Table
 from models.runtime import Runs, Session
 from models.snapshot import Arrays, under, unpack
@@ -50,6 +52,12 @@ class LiveModel:
     variant: Literal["fp32", "int8"] = "fp32"
     variants: tuple[Variant, ...] = ()
     """All that are attached to the version, without their bytes."""
+
+    @property
+    def net(self) -> Net | None:
+        """What compiled code reads, if it may answer all that is asked for at ``newest_s``; else None."""
+        may = not self.prior_only and (self.rates is not None or self.encoder.rates.columns == 0)
+        return self.session.net if may and isinstance(self.session, Network) and self.session.compiled else None
 
     def predict(self, rows: Sequence[Row], times_s: Sequence[float | None] | None = None) -> Scores:
         """Scores of rows by feature name: (B, K) float32, as ``models.export`` defines them.
@@ -148,6 +156,17 @@ def _load(data: bytes, envelope: Envelope) -> LiveModel:
     )
 
 
+def compile_network(live: LiveModel) -> None:
+    """Let compiled code answer for networks from now on, if it agrees with the graph on the rows that one remembers."""
+    if isinstance(live.session, Network):
+        rows, count = live.examples, len(live.examples.target)
+        dense = np.full((count + 1, len(live.encoder.scaler.mean)), np.nan, np.float32)
+        codes = np.zeros((count + 1, len(live.encoder.categorical_names)), np.int64)
+        if count:
+            dense[1:], codes[1:] = rows.numeric, rows.categories
+        compile_for(live.session, dense, codes)
+
+
 @lru_cache(maxsize=4)
 def _spec(text: str) -> tuple[ModelSpec, Coder]:
     """Versions of one model have one spec; to read it takes longer than all else of a small version."""
@@ -158,7 +177,7 @@ def _spec(text: str) -> tuple[ModelSpec, Coder]:
 def _session(spec: ModelSpec, encoder: FeatureEncoder, arrays: Arrays) -> Runs:
     """What answers: the version's graph, or the learner itself where there is none."""
     if artefacts.SERVING in arrays:
-        return Session(arrays[artefacts.SERVING].tobytes())
+        return Network(arrays[artefacts.SERVING].tobytes(), spec)
     learner = learners.make(spec)  # imports what it needs: numba, River
     learner.load(under("learner", arrays))
     return Direct(encoder, learner)

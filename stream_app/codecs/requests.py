@@ -23,7 +23,6 @@ from stream_app.codecs.numbers import Bytes, Words
 MOST_ROWS = 256
 """More in one request are not plain: other calls would wait for them."""
 _SCRATCH_BYTES = 1 << 17
-_PADDING = bytes(32)
 _BEGUN = np.uint32(0xFFFFFFFF)
 """The CRC-32 of no bytes, as it goes on."""
 _FURTHEST = 2.0**53
@@ -71,16 +70,18 @@ class Read(NamedTuple):
     """(MOST_ROWS, 2) the same of a column's different texts."""
     seen: Ints
     """(N + C,) the last row that had each feature."""
+    columns: NDArray[np.bool_]
+    """(1,) whether what was read last were columns."""
 
 
 class RequestScanner:
-    """Knows one model's requests; of one thread, since what it gives is overwritten by the next request."""
+    """Knows one model's requests, and what ``scan`` has read of one; of one thread: the next overwrites it."""
 
     def __init__(self, spec: ModelSpec) -> None:
         categorical = list(spec.features.categorical)
         keys = [[categorical.index(name) for name in key] for key in spec.features.rates.keys]
         n, c, k = len(spec.features.numeric), len(categorical), len(keys)
-        self._shape = Shape(
+        self.shape = Shape(
             features=names([*spec.features.numeric, *categorical]),
             numeric=n,
             rows=np.array([max(f.size - 1, 1) for f in spec.features.categorical.values()], np.int64),
@@ -92,7 +93,7 @@ class RequestScanner:
             word=np.zeros(1, np.uint64),
             digits=np.zeros(20, np.uint8),
         )
-        self._read = Read(
+        self.read = Read(
             numeric=np.empty((MOST_ROWS, n), np.float32),
             categories=np.zeros((MOST_ROWS, c), np.int64),
             keys=np.zeros((MOST_ROWS, k), np.int64),
@@ -101,41 +102,32 @@ class RequestScanner:
             scratch=np.empty(_SCRATCH_BYTES, np.uint8),
             texts=np.empty((MOST_ROWS, 2), np.int32),
             seen=np.empty(n + c, np.int64),
+            columns=np.zeros(1, np.bool_),
         )
-        self.as_columns = False
+
+    @property
+    def as_columns(self) -> bool:
         """Whether what was scanned last were columns."""
-
-    def warm(self, table: Table | None) -> None:
-        """Have compiled what a request needs."""
-        self.scan(b"")
-        if table is not None:
-            self.dense(1, table)
-
-    def scan(self, request: bytes) -> int:
-        """How many rows a request has; 0 if it is not plain."""
-        text = np.frombuffer(request + _PADDING, np.uint8)
-        rows = int(_scan(text, len(request), self._shape, self._read))
-        self.as_columns = rows < 0
-        return abs(rows)
+        return bool(self.read.columns[0])
 
     def dense(self, rows: int, table: Table) -> NDArray[np.float32]:
         """Numeric features beside the recent rates that stand in a ``rates.table``: (B, N + R)."""
-        keys = self._read.keys.shape[1]
-        made = np.empty((rows, self._shape.numeric + keys * table.shape[1]), np.float32)
-        _fill(made, self._read, self._shape, table)
+        keys = self.read.keys.shape[1]
+        made = np.empty((rows, self.shape.numeric + keys * table.shape[1]), np.float32)
+        fill(made, self.read, self.shape, table)
         return made
 
     def categories(self, rows: int) -> Ints:
         """(B, C) rows of the embeddings; as long as no other request is scanned."""
-        return self._read.categories[:rows]
+        return self.read.categories[:rows]
 
     def timeless(self, rows: int) -> bool:
         """Whether no row says when."""
-        return bool(np.isnan(self._read.times_s[:rows]).all())
+        return bool(np.isnan(self.read.times_s[:rows]).all())
 
     def raw(self, rows: int) -> tuple[Raw, NDArray[np.float64]]:
         """As ``FeatureEncoder.raw`` makes it, and the rows' times (B,); copies."""
-        read = self._read
+        read = self.read
         raw = Raw(read.numeric[:rows].copy(), read.categories[:rows].copy(), read.keys[:rows].copy())
         return raw, read.times_s[:rows].copy()
 
@@ -400,21 +392,21 @@ def _coded(rows: int, shape: Shape, read: Read) -> None:
 
 
 @compiled_exactly
-def _fill(made: NDArray[np.float32], read: Read, shape: Shape, table: Table) -> None:
+def fill(made: NDArray[np.float32], read: Read, shape: Shape, table: Table) -> None:
     """Dense columns (B, N + R)."""
     n, width = shape.numeric, table.shape[1]
     for row in range(len(made)):
         for i in range(n):
             made[row, i] = read.numeric[row, i]
-        for k in range(read.keys.shape[1]):
+        for k in range(read.keys.shape[1] if width else 0):
             at = (k + 1) * shape.slots + read.keys[row, k]
             for j in range(width):
                 made[row, n + k * width + j] = table[at, j]
 
 
 @compiled_exactly
-def _scan(text: Bytes, end: int, shape: Shape, read: Read) -> int:
-    """How many rows a request has, as a negative number if they are columns; 0 if it is not plain.
+def scan(text: Bytes, end: int, shape: Shape, read: Read) -> int:
+    """How many rows a request has, by name or as columns; 0 if it is not plain.
 
     Args:
         text: the request, and padding.
@@ -445,4 +437,5 @@ def _scan(text: Bytes, end: int, shape: Shape, read: Read) -> int:
         else:
             return 0
     _coded(rows, shape, read)
-    return -rows if columns else rows
+    read.columns[0] = columns
+    return rows

@@ -16,7 +16,7 @@ from stream_app.codecs.numbers import Bytes
 Ints = NDArray[np.int64]
 
 
-class _Templates(NamedTuple):
+class Templates(NamedTuple):
     """A prediction of each label, but for its numbers."""
 
     text: Bytes
@@ -28,6 +28,9 @@ class _Templates(NamedTuple):
     number: NDArray[np.float64]
     """(1,) room for one, and its bytes."""
     bytes: Bytes
+    single: NDArray[np.float32]
+    """The same of a number in four bytes."""
+    single_bytes: Bytes
 
 
 class ResponseWriter:
@@ -39,21 +42,24 @@ class ResponseWriter:
             text, found = _prediction(spec, label)
             made.append(text)
             places.append(found)
-        number = np.zeros(1)
-        self._templates = _Templates(
+        number, single = np.zeros(1), np.zeros(1, np.float32)
+        self.templates = Templates(
             text=np.frombuffer(b"".join(made), np.uint8),
             starts=np.cumsum([0, *map(len, made)]).astype(np.int64),
             places=np.array(places, np.int64),
             binary=spec.task == "binary",
             number=number,
             bytes=number.view(np.uint8),
+            single=single,
+            single_bytes=single.view(np.uint8),
         )
-        self._longest = max(map(len, made))
+        self.longest = max(map(len, made))
+        """Bytes of a prediction."""
 
     def predictions(self, scores: NDArray[np.float32]) -> bytes:
         """The field ``predictions`` of a response, one per row of ``scores`` (B, K)."""
-        out = np.empty(len(scores) * self._longest, np.uint8)
-        return out[: _write(scores, self._templates, out)].tobytes()
+        out = np.empty(len(scores) * self.longest, np.uint8)
+        return out[: write(scores, self.templates, out)].tobytes()
 
 
 def _prediction(spec: ModelSpec, label: str) -> tuple[bytes, list[int]]:
@@ -69,7 +75,7 @@ def _prediction(spec: ModelSpec, label: str) -> tuple[bytes, list[int]]:
 
 
 @compiled_exactly
-def _write(scores: NDArray[np.float32], templates: _Templates, out: Bytes) -> int:
+def write(scores: NDArray[np.float32], templates: Templates, out: Bytes) -> int:
     """How many bytes of ``out`` (at least B times the longest template) are written."""
     at, outputs = 0, templates.places.shape[1]
     for row in range(len(scores)):

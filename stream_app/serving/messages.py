@@ -1,6 +1,5 @@
 """What the live model is and says, as messages of our own service: live model, scores -> [messages] -> wire."""
 
-import struct
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -80,15 +79,11 @@ class Header:
     """
 
     def __init__(self, live: LiveModel) -> None:
-        self._fixed = answered_by(live, None, "champion").SerializeToString()
-        self._envelope, self._spec = live.envelope, live.spec
+        self.fixed = answered_by(live, None, "champion").SerializeToString()
+        """All but the staleness."""
+        self._spec = live.spec
         classes = live.spec.score_names if live.spec.task != "regression" else ()
         self._classes = b"".join(field(0x0A, name.encode()) for name in classes)
-
-    def encoded(self, log_age_s: float) -> bytes:
-        """With the staleness of this moment."""
-        age_s = version_age_s(self._envelope)
-        return self._fixed + field(0x42, struct.pack("<cdcd", b"\x09", age_s, b"\x11", log_age_s))
 
     def scores(self, said: Scores) -> bytes:
         """The field ``scores``, of rows (B, K) asked as columns."""

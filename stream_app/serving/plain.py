@@ -11,7 +11,7 @@ import threading
 import numpy as np
 
 from models.spec import ModelSpec
-from stream_app.live import LiveModel, Scores
+from stream_app.live import LiveModel, Scores, compile_network
 from stream_app.serving import messages
 
 _log = logging.getLogger(__name__)
@@ -56,30 +56,43 @@ class _Known:
     def __init__(self, live: LiveModel) -> None:
         # They compile, or load what was compiled before; the import of numba alone takes half a second.
         from models.compiled import release_compiler
-        from stream_app.codecs.requests import RequestScanner
-        from stream_app.codecs.responses import ResponseWriter
+        from stream_app.codecs.answering import Answerer
 
         self.spec = live.spec
-        self._scanner, self._writer = RequestScanner(live.spec), ResponseWriter(live.spec)
-        self._live, self._header = live, messages.Header(live)
-        self._scanner.warm(live.rates)
-        self._writer.predictions(np.zeros((1, live.spec.outputs), np.float32))
+        self._answerer = Answerer(live.spec)
+        compile_network(live)
+        self._become(live)
+        self._warm(live)
         release_compiler()
 
+    def _warm(self, live: LiveModel) -> None:
+        self._answerer.answer(b"", 0, 0.0, 0.0)
+        self._answerer.head(0.0, 0.0)
+        self._answerer.writer.predictions(np.zeros((1, live.spec.outputs), np.float32))
+        if live.rates is not None:
+            self._answerer.scanner.dense(1, live.rates)
+
+    def _become(self, live: LiveModel) -> None:
+        self._live, self._header = live, messages.Header(live)
+        self._answerer.become(self._header.fixed, live.net, live.rates)
+
     def answer(self, request: bytes, live: LiveModel, log_age_s: float, most_rows: int) -> bytes | None:
-        rows = self._scanner.scan(request)
-        if not 0 < rows <= most_rows:
-            return None
-        scores = self._scores(rows, live)
         if live is not self._live:
-            self._live, self._header = live, messages.Header(live)
-        head = self._header.encoded(log_age_s)
-        if self._scanner.as_columns:
+            self._become(live)
+        age_s = messages.version_age_s(live.envelope)
+        said = self._answerer.answer(request, most_rows, age_s, log_age_s)
+        if isinstance(said, bytes):
+            return said
+        if said == 0:
+            return None
+        scores, head = self._scores(said, live), self._answerer.head(age_s, log_age_s)
+        if self._answerer.scanner.as_columns:
             return head + self._header.scores(scores)
-        return head + self._writer.predictions(scores)
+        return head + self._answerer.writer.predictions(scores)
 
     def _scores(self, rows: int, live: LiveModel) -> Scores:
         """(B, K)"""
-        if live.rates is not None and not live.prior_only and self._scanner.timeless(rows):
-            return live.session.run(self._scanner.dense(rows, live.rates), self._scanner.categories(rows))
-        return live.score(*self._scanner.raw(rows))
+        scanner = self._answerer.scanner
+        if live.rates is not None and not live.prior_only and scanner.timeless(rows):
+            return live.session.run(scanner.dense(rows, live.rates), scanner.categories(rows))
+        return live.score(*scanner.raw(rows))

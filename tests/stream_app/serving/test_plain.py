@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stream_app.codecs import answering
 from stream_app.errors import ServingError
 from stream_app.live import LiveModel, prepare
 from stream_app.serving.plain import Plain
@@ -219,3 +220,12 @@ def test_scores_are_those_of_the_graph(plain: Plain, lives: dict[str, LiveModel]
     found = said(plain.answer(PLAIN["one row"].SerializeToString(), live, 0.5)).predictions[0].scores
     wanted = live.predict([{"distance": 3.0, "hour": 7.5, "carrier": "UA", "flight": "1545"}])[0, 0]
     np.testing.assert_array_equal([found["on time"], found["late"]], [1.0 - float(wanted), float(wanted)])
+
+
+def test_compiled_code_is_of_one_kind_so_that_no_call_waits_for_a_compiler(lives: dict[str, LiveModel]) -> None:
+    spec = spec_of("m")
+    data = artefact(spec, labels=0)
+    for live in (*lives.values(), prepare(data, envelope_of(spec, data))):
+        plain_of(live).answer(PLAIN["one row"].SerializeToString(), live, 0.5)
+    kinds: Any = answering._answer
+    assert len(kinds.overloads) == 1
