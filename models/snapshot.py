@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 Arrays = dict[str, NDArray[np.generic]]
 
 
+_TEXTS = b'{"__metadata__":'
+_decoder = json.JSONDecoder()
+
+
 class SnapshotError(ValueError):
     """The bytes are not a snapshot."""
 
@@ -18,10 +22,12 @@ class SnapshotError(ValueError):
 def pack(arrays: Mapping[str, NDArray[np.generic]], texts: Mapping[str, str]) -> bytes:
     """One file; the same arrays and texts give the same bytes."""
     whole = {name: np.ascontiguousarray(a) for name, a in sorted(arrays.items())}
-    data = safetensors.numpy.save(whole, metadata=dict(texts) or None)
+    data = safetensors.numpy.save(whole)
+    if not texts:
+        return data
     end = 8 + int.from_bytes(data[:8], "little")
-    # safetensors puts the texts in any order; the hash of the bytes names the version.
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    # safetensors would put the texts in any order; the hash of the bytes names the version.
+    header = _TEXTS + json.dumps(dict(sorted(texts.items()))).encode() + b","[: len(whole)] + data[9:end].rstrip()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + data[end:]
 
@@ -57,7 +63,9 @@ def spans(data: bytes) -> list[tuple[int, int]]:
 
 
 def _texts(header: bytes) -> dict[str, str]:
-    found = json.loads(header).get("__metadata__") or {}
+    text = header.decode()
+    begins = text.startswith(_TEXTS.decode())
+    found = _decoder.raw_decode(text, len(_TEXTS))[0] if begins else json.loads(text).get("__metadata__") or {}
     return {str(k): str(v) for k, v in found.items()}
 
 

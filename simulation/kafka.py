@@ -242,10 +242,12 @@ class Producer:
 
     def flush(self, timeout: float | None = None) -> None:
         loop, deadline_s = self._broker.loop, self._broker.loop.time() + (timeout or 30.0)
+        step_s = 0.002
         while not all(a.done for a in self._acks):
             if loop.time() >= deadline_s:
                 raise KafkaTimeoutError("not flushed")
-            pause(0.004)
+            pause(step_s)
+            step_s = min(2 * step_s, 0.5)
         self._acks = []
 
     def close(self, timeout: float | None = None) -> None:

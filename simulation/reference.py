@@ -68,34 +68,38 @@ class Reference:
 
     def take(self, rows: tuple[Row | None, ...], whole: bool) -> None:
         """The next record."""
-        offset, now = len(self.points) - 1, self.points[-1]
+        offset = len(self.points) - 1
+        count, xor, total, bad, events = self.points[-1]
         for i, row in enumerate(rows):
             if row is None:
                 self.bad.append((offset, i if whole else None))
-                now = now._replace(bad=now.bad + 1)
+                bad += 1
                 continue
             position = offset << 16 | i
             if row.time_s is not None:
                 self.asked.append(position)
-                now = now._replace(events=now.events + 1)
+                events += 1
             found = self._join(row, position)
             if found is not None:
                 known, target = found
                 self.pairs.append(Pair(row.id, target, known.features_at, offset))
-                now = now._replace(
-                    count=now.count + 1,
-                    xor=now.xor ^ ledger_hash(row.id, target),
-                    sum=(now.sum + mark(known.who, target)) & WORD,
-                )
-        self.points.append(now)
+                count += 1
+                xor ^= ledger_hash(row.id, target)
+                total = (total + mark(known.who, target)) & WORD
+        self.points.append(Point(count, xor, total, bad, events))
 
     def _join(self, row: Row, position: int) -> tuple[_Known, float] | None:
-        now_s = max(t for t in (row.time_s, row.label_time_s) if t is not None)
-        self._clock_s = max(self._clock_s, now_s)
+        now_s = row.label_time_s if row.time_s is None else row.time_s
+        assert now_s is not None
+        if row.label_time_s is not None and row.label_time_s > now_s:
+            now_s = row.label_time_s
+        if now_s > self._clock_s:
+            self._clock_s = now_s
         known = self._known.get(row.id)
         if known is None or known.last_s + WAIT_S < self._clock_s:  # rule 2: forgotten
             known = self._known[row.id] = _Known(last_s=now_s)
-        known.last_s = max(known.last_s, now_s)
+        elif known.last_s < now_s:
+            known.last_s = now_s
         if row.time_s is not None and known.time_s is None:
             known.time_s, known.who, known.features_at = row.time_s, row.who, position
         if row.target is not None and known.target is None:
