@@ -18,12 +18,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import uvloop
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from kafka.errors import KafkaError
 
 from stream_app.decisions import DecisionWriter, Evidence
@@ -137,11 +137,7 @@ async def serve(
     }
     calls = Calls(Guard(listen, tokens, certified=tls is not None and tls.certified), room, counts, unparsed)
     server = _server(limits, calls, share_port)
-    pb_grpc.add_StreamModelServicer_to_server(answers, server)
-    oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, server)
-    health_pb2_grpc.add_HealthServicer_to_server(healthiness, server)
-    if reflect:
-        reflection.enable_server_reflection((SERVICE, oip.SERVICE, health.SERVICE_NAME), server)
+    _register(calls, answers, inference, healthiness, reflect=reflect)
     await _set_health(healthiness, serving=False)
     port = await _bind(server, listen, tls)
     http = None
@@ -193,6 +189,18 @@ def known_by(security: Security, listen: str, rest: str | None) -> tuple[TLS | N
     return tls, tokens
 
 
+def _register(
+    calls: Any, answers: Answers, inference: OpenInference, healthiness: health.aio.HealthServicer, *, reflect: bool
+) -> None:
+    """Every service, with ``calls`` in the place of a server."""
+    pb_grpc.add_StreamModelServicer_to_server(answers, calls)
+    oip_grpc.add_GRPCInferenceServiceServicer_to_server(inference, calls)
+    health_pb2_grpc.add_HealthServicer_to_server(healthiness, calls)
+    if reflect:
+        services = reflection.aio.ReflectionServicer((SERVICE, oip.SERVICE, health.SERVICE_NAME))
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(services, calls)  # type: ignore[no-untyped-call]
+
+
 def _server(limits: Limits, calls: Calls, share_port: bool) -> grpc.aio.Server:
     options = (
         ("grpc.max_receive_message_length", limits.message_bytes),
@@ -201,7 +209,8 @@ def _server(limits: Limits, calls: Calls, share_port: bool) -> grpc.aio.Server:
         # Of a watcher whose machine is gone, nothing else tells.
         ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     )
-    return grpc.aio.server(interceptors=(calls,), options=options, maximum_concurrent_rpcs=limits.calls + SPARE_CALLS)
+    most = limits.calls + SPARE_CALLS
+    return grpc.aio.server(handlers=(calls,), options=options, maximum_concurrent_rpcs=most)
 
 
 async def _bind(server: grpc.aio.Server, listen: str, tls: TLS | None) -> int:

@@ -7,10 +7,10 @@ what nobody expected (INTERNAL, the reason in the log), for which gRPC would say
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from time import perf_counter
-from typing import Any, Never, TypeAlias
+from typing import Any, NamedTuple, Never, TypeAlias
 
 import grpc
 
@@ -40,8 +40,10 @@ _KINDS: dict[tuple[bool, bool], tuple[Callable[..., Handler], str]] = {
 """Whether requests and responses are streams -> what makes such a handler, and where it keeps its answer."""
 
 
-class Calls(grpc.aio.ServerInterceptor):
-    """Wraps the handler of every method, once.
+class Calls(grpc.GenericRpcHandler):
+    """The handlers of all methods, wrapped once; to those who register them it looks like the server.
+
+    No interceptor: for that gRPC would begin a coroutine of its own with each call.
 
     Args:
         guard: decides who may call.
@@ -52,51 +54,93 @@ class Calls(grpc.aio.ServerInterceptor):
 
     def __init__(self, guard: Guard, room: Room, counts: Counts, unparsed: Mapping[str, Answer]) -> None:
         self._guard, self._room, self._counts, self._unparsed = guard, room, counts, unparsed
-        self._wrapped: dict[str, Handler] = {}
+        self._behind: list[grpc.GenericRpcHandler] = []
+        self._wrapped: dict[str, _Wrapped] = {}
 
-    async def intercept_service(
-        self, continuation: Callable[[Details], Awaitable["Handler | None"]], handler_call_details: Details
-    ) -> "Handler | None":
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """As a server's."""
+        self._behind.extend(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Nothing: they are among the others, too."""
+
+    def service(self, handler_call_details: Details) -> "Handler | None":
+        """What answers a call; None if nothing does.
+
+        It answers with why the caller may not call, if so: gRPC hands the metadata over here, and would make them anew
+        for whoever asks later.
+        """
         method = str(handler_call_details.method)
-        if method not in self._wrapped:
-            handler = await continuation(handler_call_details)
-            if handler is None:  # gRPC says UNIMPLEMENTED; not kept, since anyone may send any name
-                return None
-            self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
+        wrapped = self._wrapped.get(method) or self._find(method, handler_call_details)
+        if wrapped is None:  # gRPC says UNIMPLEMENTED; not kept, since anyone may send any name
+            return None
+        if wrapped.free:
+            return wrapped.handler
+        try:
+            self._guard.check(method, _authorization(handler_call_details.invocation_metadata))
+        except ServingError as error:
+            return wrapped.refusing(error)
+        return wrapped.handler
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
-        """The handler, its callers let in, its requests parsed and its errors made statuses here."""
+    def _find(self, method: str, details: Details) -> "_Wrapped | None":
+        for behind in self._behind:
+            handler = behind.service(details)
+            if handler is not None:
+                found = self._wrapped[method] = self._wrap(method, handler)
+                return found
+        return None
+
+    def _wrap(self, method: str, handler: Handler) -> "_Wrapped":
+        """The handler, its calls counted, its requests parsed and its errors made statuses here."""
         make, name = _KINDS[bool(handler.request_streaming), bool(handler.response_streaming)]
-        allow, place, series = self._allow(method), self._room.call(method), self._counts.of(method)
+        place, series, streams = self._room.call(method), self._counts.of(method), "stream" in name
         answer, write = self._unparsed.get(method), None
         if answer is None:
             answer, write = _parsing(handler, getattr(handler, name)), handler.response_serializer
         # A stream's answer is a generator, or a coroutine that writes to the context.
-        kind = _many if inspect.isasyncgenfunction(getattr(handler, name)) else _once
-        return make(kind(answer, allow, place, series, streams="stream" in name), None, write)
+        if inspect.isasyncgenfunction(getattr(handler, name)):
+            made = make(_many(answer, self._still(method), place, series), None, write)
+        else:
+            made = make(_once(answer, place, series, streams=streams), None, write)
 
-    def _allow(self, method: str) -> Callable[[Context], None]:
+        def refusing(error: ServingError) -> Handler:
+            async def refused(raw: Any, context: Context) -> Any:
+                series.ended(error.status, None if streams else 0.0)
+                await _abort(context, error)
+
+            return make(refused, None, write)
+
+        return _Wrapped(made, self._guard.free(method), refusing)
+
+    def _still(self, method: str) -> Callable[[Context], None]:
+        """Refuses who may no longer call: a token may be taken back while a stream goes on."""
         if self._guard.free(method):
             return lambda context: None
-        return lambda context: self._guard.check(method, _authorization(context))
+        return lambda context: self._guard.check(method, _authorization(context.invocation_metadata()))
 
 
-def _authorization(context: Context) -> str | None:
-    for key, value in context.invocation_metadata() or ():
+class _Wrapped(NamedTuple):
+    """A method's handler."""
+
+    handler: Handler
+    free: bool
+    """Whether anyone may call it."""
+    refusing: Callable[[ServingError], Handler]
+    """What says why someone may not."""
+
+
+def _authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
+    for key, value in metadata or ():
         if key == "authorization":
             return value if isinstance(value, str) else value.decode(errors="replace")
     return None
 
 
-def _once(
-    answer: Answer, allow: Callable[[Context], None], place: Place, series: Series, *, streams: bool
-) -> Callable[[Any, Context], Awaitable[Any]]:
+def _once(answer: Answer, place: Place, series: Series, *, streams: bool) -> Callable[[Any, Context], Awaitable[Any]]:
     async def once(raw: Any, context: Context) -> Any:
         began_s = perf_counter()
         try:
             with place:
-                allow(context)
                 said = await answer(raw, context)
         except BaseException as error:
             series.ended(_code(error), None if streams else perf_counter() - began_s)
@@ -108,14 +152,13 @@ def _once(
 
 
 def _many(
-    answer: Answer, allow: Callable[[Context], None], place: Place, series: Series, *, streams: bool
+    answer: Answer, allow: Callable[[Context], None], place: Place, series: Series
 ) -> Callable[[Any, Context], AsyncIterator[Any]]:
     async def many(raw: Any, context: Context) -> AsyncIterator[Any]:
         try:
             with place:
-                allow(context)
                 async for response in answer(raw, context):
-                    allow(context)  # a token may have been taken back meanwhile
+                    allow(context)
                     series.streamed += 1
                     yield response
         except BaseException as error:
