@@ -156,7 +156,7 @@ class LiveFollower:
                 client.catch_up()
                 self._settle(client.fold)
                 while not self._stopping.is_set():
-                    if client.poll(0.1):
+                    if client.follow():
                         self._heard_s = time.monotonic()
                         self._settle(client.fold)
                     self._listen(contact, client.fold)

@@ -18,7 +18,12 @@ from stream_app.modellog import (
     decode_record,
     encode_record,
 )
+from stream_app.tail import Tail, TailError
 from stream_app.topics import beginning_offsets, end_offsets
+
+FETCH_BYTES = 16 << 20
+TAIL_AGAIN_S = 5.0
+"""After the broker did not simply answer; until then kafka-python asks it."""
 
 log = logging.getLogger("stream_app.logclient")
 
@@ -38,6 +43,9 @@ class LogClient:
         self._topic = topic
         self._tp = kafka.TopicPartition(topic, 0)
         self._producer: kafka.KafkaProducer | None = None
+        self._wait_s = wait_s
+        self._tail: Tail | None = None
+        self._tail_again_s = 0.0  # monotonic
         start = beginning_offsets(bootstrap_servers, topic).get(0)
         if start is None:
             raise ModelLogError(f"topic {topic!r} does not exist; `stream-app worker` creates it")
@@ -45,8 +53,8 @@ class LogClient:
             bootstrap_servers,
             auto_offset_reset="earliest",
             fetch_max_wait_ms=int(wait_s * 1000),
-            max_partition_fetch_bytes=16 << 20,
-            fetch_max_bytes=32 << 20,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            fetch_max_bytes=2 * FETCH_BYTES,
         )
         self._begin(start)
 
@@ -68,6 +76,35 @@ class LogClient:
         """Fold what has arrived; returns the changes that count, waiting up to ``timeout_s`` for the first."""
         batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         return [c for r in batches.get(self._tp, ()) if (c := self._apply(r.offset, r.value))]
+
+    def follow(self, timeout_s: float = 0.1) -> list[Change]:
+        """As ``poll``, for a tenth of the work, if this client has caught up and does nothing but follow."""
+        if time.monotonic() < self._tail_again_s:
+            return self.poll(timeout_s)
+        try:
+            if self._tail is None:
+                self._tail = self._tailing()
+            records = self._tail.read(self._next)
+        except TailError as error:
+            log.info("%s: %s", self._topic, error)
+            self._let_go()
+            self._tail_again_s = time.monotonic() + TAIL_AGAIN_S
+            self._consumer.seek(self._tp, self._next)
+            return self.poll(timeout_s)
+        return [c for offset, value in records if (c := self._apply(offset, value))]
+
+    def _tailing(self) -> Tail:
+        """At the partition's leader, as kafka-python knows it."""
+        cluster = self._consumer._client.cluster
+        leader = cluster.broker_metadata(cluster.leader_for_partition(self._tp))
+        if leader is None:
+            raise TailError("broker: nobody leads, wanted a leader")
+        return Tail(leader.host, leader.port, self._topic, wait_s=self._wait_s, most_bytes=FETCH_BYTES)
+
+    def _let_go(self) -> None:
+        if self._tail is not None:
+            self._tail.close()
+            self._tail = None
 
     def catch_up(self, silence_s: float = 30.0) -> None:
         """Fold to the end offset that the log has now (rule 17).
@@ -200,6 +237,7 @@ class LogClient:
             return None
 
     def close(self) -> None:
+        self._let_go()
         self._consumer.close()
         if self._producer is not None:
             self._producer.close(timeout=5)

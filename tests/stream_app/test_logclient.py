@@ -1,6 +1,7 @@
 """The models topic through a real broker: propose, rivals, catching up, trimming."""
 
 from collections.abc import Iterator
+from contextlib import closing
 from typing import NoReturn
 
 import msgspec
@@ -14,6 +15,7 @@ from stream_app.logclient import LogClient
 from stream_app.modellog import HISTORY, Announcement, Envelope, Hyper
 from stream_app.topics import beginning_offsets, create_topics
 from tests.broker.apache_kafka import ApacheKafka
+from tests.stream_app.versions import until
 
 
 @pytest.fixture
@@ -159,3 +161,46 @@ def test_a_follower_of_a_topic_that_was_created_anew_folds_the_new_one(
 def test_a_missing_topic_is_named(bootstrap_servers: str) -> None:
     with pytest.raises(BrokerError, match="nowhere"):
         LogClient(bootstrap_servers, "nowhere.models")
+
+
+def test_who_follows_learns_what_who_polls_does(bootstrap_servers: str, topic: str, log: LogClient) -> None:
+    assert log.propose(wish(log, "a"))
+    with closing(LogClient(bootstrap_servers, topic, wait_s=0.02)) as reader:
+        reader.catch_up()
+        assert reader.follow() == []
+        large = msgspec.structs.replace(wish(log, "b"), inline=bytes(300_000))
+        assert log.propose(large)
+        until(lambda: bool(reader.follow()) and reader.head == log.head)
+        assert reader.fold.inline is not None
+        assert reader.fold.inline.data == bytes(300_000)
+        for id_ in "cd":
+            assert log.propose(wish(log, id_))
+        until(lambda: bool(reader.follow()) and reader.head == log.head)
+        assert reader._tail is not None  # kafka-python had nothing to do
+
+
+def test_who_follows_goes_on_where_the_connection_breaks(
+    bootstrap_servers: str, topic: str, log: LogClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with closing(LogClient(bootstrap_servers, topic, wait_s=0.02)) as reader:
+        reader.catch_up()
+        reader.follow()
+        for id_ in "ab":
+            assert reader._tail is not None
+            reader._tail.close()
+            assert log.propose(wish(log, id_))
+            until(lambda: bool(reader.follow()) and reader.head == log.head)
+            assert reader._tail is None  # kafka-python has read it
+            monkeypatch.setattr(reader, "_tail_again_s", 0.0)
+            assert reader.follow() == []
+
+
+def test_who_follows_folds_what_is_left_of_a_log_that_was_trimmed_meanwhile(
+    bootstrap_servers: str, topic: str, log: LogClient
+) -> None:
+    with closing(LogClient(bootstrap_servers, topic, wait_s=0.02)) as reader:
+        reader.catch_up()
+        for i in range(HISTORY + 6):
+            assert log.propose(wish(log, f"v{i}", i))
+        log.trim()
+        until(lambda: bool(reader.follow()) and reader.head == log.head)
