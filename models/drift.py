@@ -230,8 +230,8 @@ def _first_change(detector: Any, values: list[float]) -> int | None:
     """How many of the values it took until a change was found; None if all were taken and there is none."""
     if isinstance(detector, ADWIN):  # its own ``update`` takes twice as long to do nothing else
         update = detector._helper.update
-        for i, value in enumerate(values, start=1):
-            if update(value):
+        for i, changed in enumerate(map(update, values), start=1):
+            if changed:
                 return i
         return None
     for i, value in enumerate(values, start=1):

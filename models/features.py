@@ -50,7 +50,7 @@ class Raw(NamedTuple):
     keys: Ints
     """(B, K) slots of the recent rates."""
 
-    def take(self, rows: NDArray[np.intp]) -> "Raw":
+    def take(self, rows: slice | NDArray[np.intp]) -> "Raw":
         return Raw(self.numeric[rows], self.categories[rows], self.keys[rows])
 
 

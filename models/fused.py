@@ -70,6 +70,15 @@ def outputs(theta: Floats, cut: Layout, x: Floats, codes: Ints) -> Floats:
     return _forward(theta, *cut, np.ascontiguousarray(x), codes)[-1]
 
 
+def scores(task: str, outputs: Floats) -> Floats:
+    """What is answered, (B, K), as ``models.losses.scores`` has it."""
+    if task == "regression":
+        return outputs
+    found = np.empty_like(outputs)
+    (_sigmoid if task == "binary" else _softmax)(outputs, found)
+    return found
+
+
 def gradient(
     theta: Floats, slope: Floats, cut: Layout, task: str, x: Floats, codes: Ints, target: Floats, weights: Floats | None
 ) -> None:
@@ -85,8 +94,11 @@ def gradient(
         target: (B,) class index (binary: 1.0 is the second class), or the standardised value.
         weights: (B,); None is 1 each.
     """
-    each = np.ones(len(target), np.float32) if weights is None else weights
+    each = _ALIKE if weights is None else weights
     _gradient(theta, slope, *cut, TASKS.index(task), np.ascontiguousarray(x), codes, target, each)
+
+
+_ALIKE = np.empty(0, np.float32)
 
 
 @compiled
@@ -132,12 +144,26 @@ def _forward(
 
 
 @compiled
+def _sigmoid(z: Floats, found: Floats) -> None:
+    for i in range(len(z)):
+        for k in range(z.shape[1]):
+            found[i, k] = np.float32(1.0) / (np.float32(1.0) + np.exp(-z[i, k]))
+
+
+@compiled
+def _softmax(z: Floats, found: Floats) -> None:
+    for i in range(len(z)):
+        found[i] = np.exp(z[i] - z[i].max())
+        found[i] /= found[i].sum()
+
+
+@compiled
 def _output_slope(task: int, z: Floats, target: Floats, weights: Floats) -> Floats:
     """Of the loss by the outputs (B, K)."""
     b, outs = z.shape
     found = np.empty((b, outs), np.float32)
     for i in range(b):
-        scale = weights[i] / np.float32(b)
+        scale = (weights[i] if len(weights) else np.float32(1.0)) / np.float32(b)
         if task == 0:
             found[i, 0] = (np.float32(1.0) / (np.float32(1.0) + np.exp(-z[i, 0])) - target[i]) * scale
         elif task == 1:
@@ -176,15 +202,16 @@ def _gradient(
         for i in range(b):
             for k in range(out):
                 slope[at + out * into + k] += back[i, k]
-        if layer > 0 or len(embed_at):
+        if layer > 0:
             before = np.dot(back, weight)  # (B, into)
-            if layer > 0:
-                for i in range(b):
-                    for k in range(into):
-                        if hs[layer][i, k] <= 0.0:
-                            before[i, k] = np.float32(0.0)
+            for i in range(b):
+                for k in range(into):
+                    if hs[layer][i, k] <= 0.0:
+                        before[i, k] = np.float32(0.0)
             back = before
-    left = columns
+        elif len(embed_at):
+            back = np.dot(back, np.ascontiguousarray(weight[:, columns:]))  # (B, into - D): x has no slope
+    left = 0
     for c in range(len(embed_at)):
         dim = embed_dims[c]
         for i in range(b):

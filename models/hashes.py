@@ -11,8 +11,8 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
-from models.features import SEPARATOR, Floats, Raw
+from models.compiled import compiled, compiled_exactly
+from models.features import SEPARATOR, Floats, Ints, Raw
 from models.spec import ModelSpec
 
 Hashes = NDArray[np.uint32]
@@ -61,6 +61,8 @@ def _after(crc: np.uint32, length: int, table: Hashes) -> np.uint32:
     shifted = np.uint32(crc)
     for _ in range(length & 15):
         shifted = table[shifted & np.uint32(0xFF)] ^ (shifted >> np.uint32(8))
+    if length < 16:
+        return shifted
     power = np.uint32(1 << 31)  # x^0
     for _ in range(16):
         power = table[power & np.uint32(0xFF)] ^ (power >> np.uint32(8))
@@ -73,25 +75,22 @@ def _after(crc: np.uint32, length: int, table: Hashes) -> np.uint32:
     return np.uint32(shifted)
 
 
-@compiled
-def joined(hashes: Hashes, lengths: Lengths, columns: NDArray[np.int64], separator: int, table: Hashes) -> Hashes:
-    """CRC-32 (B,) of each row's chosen texts, joined by a byte.
+@compiled_exactly
+def joined(hashes: Hashes, lengths: Lengths, columns: Ints, separator: int, table: Hashes) -> np.uint32:
+    """CRC-32 of a row's chosen texts, joined by a byte.
 
     Args:
-        hashes: (B, C) of the texts.
-        lengths: (B, C) bytes; -1, missing, counts as an empty text.
-        columns: (J,) which, in this order.
+        hashes: (C,) of the texts.
+        lengths: (C,) bytes; -1, missing, counts as an empty text.
+        columns: (J,) which, in this order; at least one.
         separator: CRC-32 of the byte between them.
         table: as ``TABLE``.
     """
-    found = np.empty(len(hashes), np.uint32)
-    for b in range(len(hashes)):
-        crc = hashes[b, columns[0]]
-        for c in columns[1:]:
-            crc = _after(crc, 1, table) ^ np.uint32(separator)
-            crc = _after(crc, max(lengths[b, c], 0), table) ^ hashes[b, c]
-        found[b] = crc
-    return found
+    crc = hashes[columns[0]]
+    for j in range(1, len(columns)):
+        crc = _after(crc, 1, table) ^ np.uint32(separator)
+        crc = _after(crc, max(lengths[columns[j]], 0), table) ^ hashes[columns[j]]
+    return np.uint32(crc)
 
 
 class HashedEncoder:
@@ -102,9 +101,10 @@ class HashedEncoder:
     """
 
     def __init__(self, spec: ModelSpec) -> None:
-        names = list(spec.features.categorical)
+        names, keys = list(spec.features.categorical), spec.features.rates.keys
         self._rows = np.array([max(c.size - 1, 1) for c in spec.features.categorical.values()], np.int64)
-        self._keys = [np.array([names.index(n) for n in key], np.int64) for key in spec.features.rates.keys]
+        self._columns = np.array([names.index(n) for key in keys for n in key], np.int64)
+        self._ends = np.cumsum([0, *map(len, keys)], dtype=np.int64)
         self._slots = max(spec.features.rates.slots - 1, 1)
         self._separator = zlib.crc32(SEPARATOR.encode())
 
@@ -116,10 +116,26 @@ class HashedEncoder:
             hashes: (B, C) as ``text_hash`` gives them.
             lengths: (B, C) of the texts, in bytes; -1 is missing.
         """
-        categories = np.where(lengths < 0, 0, 1 + hashes.astype(np.int64) % self._rows)
-        keys = np.zeros((len(hashes), len(self._keys)), np.int64)
-        for k, columns in enumerate(self._keys):
-            if len(columns):
-                crc = joined(hashes, lengths, columns, self._separator, TABLE)
-                keys[:, k] = 1 + crc.astype(np.int64) % self._slots
+        categories = np.empty(hashes.shape, np.int64)
+        keys = np.empty((len(hashes), len(self._ends) - 1), np.int64)
+        _code(
+            hashes, lengths, self._rows, self._columns, self._ends, self._slots, self._separator, TABLE,
+            categories, keys,
+        )  # fmt: skip
         return Raw(numeric, categories, keys)
+
+
+@compiled_exactly
+def _code(
+    hashes: Hashes, lengths: Lengths, rows: Ints, columns: Ints, ends: Ints, slots: int, separator: int,
+    table: Hashes, categories: Ints, keys: Ints,
+) -> None:  # fmt: skip
+    for b in range(len(hashes)):
+        for c in range(hashes.shape[1]):
+            categories[b, c] = 0 if lengths[b, c] < 0 else 1 + np.int64(hashes[b, c]) % rows[c]
+        for k in range(len(ends) - 1):
+            key = columns[ends[k] : ends[k + 1]]
+            if len(key):
+                keys[b, k] = 1 + np.int64(joined(hashes[b], lengths[b], key, separator, table)) % slots
+            else:
+                keys[b, k] = 0

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from models import fused, losses, nets
+from models import fused, nets
 from models.blend import blended, strength
 from models.learner import Floats, Ints, check_weights
 from models.merging import Fork, averaged, faded, picked, stepped
@@ -91,7 +91,7 @@ class TorchLearner:
         outputs = fused.outputs(self._values, self._layout, x, categories)
         if self._balanced:
             outputs -= self._shift()
-        found: Floats = losses.scores(self._spec.task, torch.from_numpy(outputs)).numpy()
+        found = fused.scores(self._spec.task, outputs)
         if self._spec.task == "regression":
             found = (found * self._target_scaler.std + self._target_scaler.mean).astype(np.float32)
         return found

@@ -12,13 +12,15 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled
+from models.compiled import compiled, compiled_exactly
 from models.rates import PSEUDO, RecentRates
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 LN2 = math.log(2.0)
+KNOWN = 1024
+"""Time spans whose decay is remembered during a walk; a power of 2."""
 
 
 def walk(
@@ -50,8 +52,9 @@ def walk(
     """
     found = np.empty((len(keys), rates.columns), np.float32)
     priors = np.empty((len(keys), rates.tracked))
+    after_s, left = np.full(KNOWN, np.nan), np.empty((KNOWN, len(rates.half_lives_s)))
     _walk(
-        rates.w, rates.s, rates.last_s, rates.totals, rates.half_lives_s, rates.blank, rates.slots,
+        rates.w, rates.s, rates.last_s, rates.totals, rates.half_lives_s, after_s, left, rates.blank, rates.slots,
         rows, keys, times_s, learned_at, learned_keys, targets, label_times_s, weights, found, priors,
     )  # fmt: skip
     return found, priors
@@ -69,9 +72,9 @@ def learn(
 
 @compiled
 def _walk(
-    w: Floats, s: Floats, last_s: Floats, totals: Floats, half_lives_s: Floats, blank: float, slots: int,
-    rows: Ints, keys: Ints, times_s: Floats, learned_at: Ints, learned_keys: Ints, targets: Floats,
-    label_times_s: Floats, weights: Floats, found: NDArray[np.float32], priors: Floats,
+    w: Floats, s: Floats, last_s: Floats, totals: Floats, half_lives_s: Floats, after_s: Floats, left: Floats,
+    blank: float, slots: int, rows: Ints, keys: Ints, times_s: Floats, learned_at: Ints, learned_keys: Ints,
+    targets: Floats, label_times_s: Floats, weights: Floats, found: NDArray[np.float32], priors: Floats,
 ) -> None:  # fmt: skip
     tracked, scales, p = targets.shape[1], len(half_lives_s), 0
     overall = np.empty((scales, tracked))
@@ -81,49 +84,68 @@ def _walk(
             for t in range(tracked):
                 priors[i, t] = (totals[t] + blank) / (totals[tracked] + 1.0)
             if scales:
-                _read(w, s, last_s, half_lives_s, slots, keys[i], times_s[i], priors[i], overall, found[i])
+                _read(w, s, last_s, half_lives_s, after_s, left, slots, keys, times_s, i, priors, overall, found)
         while p < len(learned_at) and learned_at[p] == b:
             for t in range(tracked):
                 totals[t] += targets[p, t] * weights[p]
             totals[tracked] += weights[p]
             if scales:
-                _count(w, s, last_s, half_lives_s, 0, targets[p], label_times_s[p], weights[p])
+                time_s, weight = label_times_s[p], weights[p]
+                _count(w, s, last_s, half_lives_s, after_s, left, 0, targets, p, time_s, weight)
                 for k in range(learned_keys.shape[1]):
                     slot = (k + 1) * slots + learned_keys[p, k]
-                    _count(w, s, last_s, half_lives_s, slot, targets[p], label_times_s[p], weights[p])
+                    _count(w, s, last_s, half_lives_s, after_s, left, slot, targets, p, time_s, weight)
             p += 1
 
 
-@compiled
+@compiled_exactly
+def _decayed(half_lives_s: Floats, after_s: Floats, left: Floats, seconds: float) -> np.int64:
+    """Which row of ``left`` (KNOWN, H) says what is left after so many seconds. Times are often whole minutes."""
+    at = (np.int64(seconds) * 0x9E3779B1 >> 16) & (KNOWN - 1)
+    if after_s[at] != seconds:
+        after_s[at] = seconds
+        for h in range(len(half_lives_s)):
+            left[at, h] = math.exp(-LN2 * seconds / half_lives_s[h])
+    return at
+
+
+@compiled_exactly
 def _read(
-    w: Floats, s: Floats, last_s: Floats, half_lives_s: Floats, slots: int, keys: Ints, now_s: float, prior: Floats,
-    overall: Floats, found: NDArray[np.float32],
+    w: Floats, s: Floats, last_s: Floats, half_lives_s: Floats, after_s: Floats, left: Floats, slots: int,
+    keys: Ints, times_s: Floats, i: int, priors: Floats, overall: Floats, found: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    tracked, scales = len(prior), len(half_lives_s)
+    tracked, scales = priors.shape[1], len(half_lives_s)
+    at = _decayed(half_lives_s, after_s, left, max(times_s[i] - last_s[0], 0.0))
     for h in range(scales):
-        decay = math.exp(-LN2 * max(now_s - last_s[0], 0.0) / half_lives_s[h])
         for t in range(tracked):
-            overall[h, t] = (s[0, h, t] * decay + PSEUDO * prior[t]) / (w[0, h] * decay + PSEUDO)
+            overall[h, t] = (s[0, h, t] * left[at, h] + PSEUDO * priors[i, t]) / (w[0, h] * left[at, h] + PSEUDO)
     c = 0
-    for k in range(len(keys)):
-        slot = (k + 1) * slots + keys[k]
+    for k in range(keys.shape[1]):
+        slot = (k + 1) * slots + keys[i, k]
+        at = _decayed(half_lives_s, after_s, left, max(times_s[i] - last_s[slot], 0.0))
         for h in range(scales):
-            decay = math.exp(-LN2 * max(now_s - last_s[slot], 0.0) / half_lives_s[h])
+            decay = left[at, h]
             for t in range(tracked):
-                found[c] = (s[slot, h, t] * decay + PSEUDO * overall[h, t]) / (w[slot, h] * decay + PSEUDO)
+                found[i, c] = (s[slot, h, t] * decay + PSEUDO * overall[h, t]) / (w[slot, h] * decay + PSEUDO)
                 c += 1
 
 
-@compiled
+@compiled_exactly
 def _count(
-    w: Floats, s: Floats, last_s: Floats, half_lives_s: Floats, slot: int, target: Floats, time_s: float, weight: float
-) -> None:
+    w: Floats, s: Floats, last_s: Floats, half_lives_s: Floats, after_s: Floats, left: Floats, slot: int,
+    targets: Floats, p: int, time_s: float, weight: float,
+) -> None:  # fmt: skip
     """A label of the past counts as it would by now."""
-    before_s, now_s = last_s[slot], max(last_s[slot], time_s)
-    last_s[slot] = now_s
+    now_s = max(last_s[slot], time_s)
+    at = _decayed(half_lives_s, after_s, left, now_s - last_s[slot])
     for h in range(len(half_lives_s)):
-        decay = math.exp(LN2 * (before_s - now_s) / half_lives_s[h])
-        fresh = weight if time_s == now_s else weight * math.exp(LN2 * (time_s - now_s) / half_lives_s[h])
-        w[slot, h] = w[slot, h] * decay + fresh
-        for t in range(len(target)):
-            s[slot, h, t] = s[slot, h, t] * decay + fresh * target[t]
+        w[slot, h] *= left[at, h]
+        for t in range(targets.shape[1]):
+            s[slot, h, t] *= left[at, h]
+    last_s[slot] = now_s
+    at = _decayed(half_lives_s, after_s, left, now_s - time_s)
+    for h in range(len(half_lives_s)):
+        fresh = weight * left[at, h]
+        w[slot, h] += fresh
+        for t in range(targets.shape[1]):
+            s[slot, h, t] += fresh * targets[p, t]

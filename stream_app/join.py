@@ -66,6 +66,11 @@ class Joined(NamedTuple):
     dropped: Ints
     """Rows that nobody will ask for: their label never came, or they are later features of an id."""
 
+    def take(self, pairs: slice) -> "Joined":
+        """Some of the pairs; nothing is dropped with them."""
+        at, rows, target, label_time_s, weight, dropped = self
+        return Joined(at[pairs], rows[pairs], target[pairs], label_time_s[pairs], weight[pairs], dropped[:0])
+
 
 class LabelJoin:
     """Joins the records of one partition.

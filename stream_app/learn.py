@@ -5,7 +5,7 @@ challenger and the simulation drive the same code.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -34,7 +34,7 @@ from stream_app.join import NO_ROW, Joined, LabelJoin
 from stream_app.modellog import ClassScore, Envelope, Hyper
 from stream_app.predictions import Block, Said
 from stream_app.score import Prequential
-from stream_app.waiting import Rows, Waiting
+from stream_app.waiting import Waiting
 
 log = logging.getLogger("stream_app.learn")
 
@@ -84,6 +84,26 @@ class Taken(NamedTuple):
     recalls: list[Recall]
     gap_at: int | None = None
     """The fetch began at this offset, beyond the expected one; nothing was taken."""
+
+
+class _Asked(NamedTuple):
+    """Rows before anything is said of them; as ``Rows`` has them."""
+
+    dense: Floats
+    categories: Ints
+    nochange: Floats
+    prior: Floats
+
+    def take(self, rows: slice) -> "_Asked":
+        return _Asked(self.dense[rows], self.categories[rows], self.nochange[rows], self.prior[rows])
+
+    def recall(self, recalled: Sequence[Said | None]) -> None:
+        """Put in what was known of some the first time."""
+        for i, first in enumerate(recalled):
+            if first is not None:
+                if len(first.rates):
+                    self.dense[i, -len(first.rates) :] = first.rates
+                self.nochange[i], self.prior[i] = first.nochange, first.prior
 
 
 @dataclass
@@ -155,8 +175,7 @@ class Core:
         if ready is not None:
             out.bad.extend(ready.bad)
             self.counts["dead_letters"] += len(ready.bad)
-            for step in self._cut(ready.columns):
-                self._step(state, step, out)
+            self._take_steps(state, ready.columns, out)
             state.next_offset = ready.last_offset + 1
             self._count_join(state.join)
         return out
@@ -177,34 +196,39 @@ class Core:
         state.held = [] if left is None else [left]
         return ready
 
-    def _cut(self, columns: Columns) -> Iterator[Columns]:
+    def _step_ends(self, columns: Columns) -> Ints:
         """Steps end at multiples of batch_records at the latest, and where the records in hand end.
 
         A record of many rows is cut for itself, at multiples of batch_records counted within it.
         """
         size, offsets = self.spec.learner.batch_records, columns.offsets
-        if not len(offsets):
-            return
         first = columns.rows == 0
         alone = first & np.append(first[1:], True)  # a record of one row
         of = np.where(alone, offsets // size, columns.rows // size)
-        ends = np.flatnonzero((np.diff(of) != 0) | (alone[1:] != alone[:-1]) | (~alone[1:] & (np.diff(offsets) != 0)))
-        start = 0
-        for end in [*(ends + 1).tolist(), len(offsets)]:
-            yield columns.take(slice(start, end))
-            start = end
+        ends = (np.diff(of) != 0) | (alone[1:] != alone[:-1]) | (~alone[1:] & (np.diff(offsets) != 0))
+        return np.flatnonzero(np.append(ends, True)[: len(offsets)]) + 1
 
     def _count_join(self, join: LabelJoin) -> None:
         for name in ("expired", "orphans", "ignored"):
             self.counts[name] += getattr(join, name)
             setattr(join, name, 0)
 
-    def _step(self, state: Partition, columns: Columns, out: Taken) -> None:
-        """Say something of every row before any of the step's labels is learned by the learner."""
+    def _take_steps(self, state: Partition, columns: Columns, out: Taken) -> None:
+        """Step after step. What does not ask the learner is done of all of them at once."""
+        ends, start = self._step_ends(columns), 0
+        while len(ends):
+            # Until there is something to tell apart, each step must look whether there is by now.
+            together = 1 if self.encoder.prior_only else len(ends)
+            part = columns.take(slice(start, int(ends[together - 1])))
+            self._steps(state, part, ends[:together] - start, out)
+            start, ends = int(ends[together - 1]), ends[together:]
+
+    def _steps(self, state: Partition, columns: Columns, ends: Ints, out: Taken) -> None:
+        """Say something of every row of a step before any of the step's labels is learned by the learner."""
         at, raw, places = self._entered(columns)
-        self.waiting.put(places, keys=raw.keys)
         row = np.full(len(columns.ids), NO_ROW)
         row[at] = places
+        self.waiting.put(places, keys=raw.keys)
         pairs = state.join.take(columns, row)
         nochange, prior_only = self._last_targets(columns)[at], self.encoder.prior_only
         row[at] = np.arange(len(at))
@@ -219,19 +243,26 @@ class Core:
             pairs.label_time_s,
             pairs.weight,
         )
-        if len(at):
-            positions = columns.positions[at]
-            recalled = [state.recorded.pop(p, None) for p in positions.tolist()] if state.recorded else []
-            dense = np.concatenate([raw.numeric, rates], axis=1)
-            rows = self._said(dense, raw, nochange, prior.astype(np.float32), recalled, prior_only=prior_only)
-            self.waiting.put(places, **rows._asdict())
-            observe(self.encoder.scaler, rows.dense)
-            self._watch_inputs(raw, out)
-            self.counts["events"] += len(at)
-            self._record(positions, rows, recalled, out)
-        if len(pairs.at):
-            self._learn(pairs, self.waiting.rows(pairs.rows), out)
-            self._enter(state, columns.ids[pairs.at], pairs.target)
+        positions = columns.positions[at]
+        recalled = [state.recorded.pop(p, None) for p in positions.tolist()] if state.recorded else []
+        dense = np.concatenate([raw.numeric, rates], axis=1)
+        new = _Asked(dense, raw.categories, nochange, prior.astype(np.float32))
+        new.recall(recalled)
+        self.waiting.put(places, **new._asdict())
+        said = np.empty_like(new.prior)
+        row_start = pair_start = 0
+        for row_end, pair_end in zip(np.searchsorted(at, ends), np.searchsorted(pairs.at, ends), strict=True):
+            rows, learned = slice(row_start, row_end), slice(pair_start, pair_end)
+            if row_start < row_end:
+                said[rows] = self._say(new.take(rows), places[rows], recalled[rows], prior_only=prior_only)
+                observe(self.encoder.scaler, dense[rows])
+                self._watch_inputs(raw, rows, out)
+            if pair_start < pair_end:
+                self._learn(pairs.take(learned), out)
+            row_start, pair_start = row_end, pair_end
+        self.counts["events"] += len(at)
+        self._record(Block(positions, dense[:, raw.numeric.shape[1] :], said, nochange, new.prior), recalled, out)
+        self._enter(state, columns.ids[pairs.at], pairs.target)
         self.waiting.give_back(np.concatenate([pairs.rows, pairs.dropped]))
 
     def _entered(self, columns: Columns) -> tuple[NDArray[np.intp], Raw, Ints]:
@@ -240,10 +271,10 @@ class Core:
         raw = self._hashed.raw(columns.numeric[at], columns.hashes[at], columns.lengths[at])
         return at, raw, self.waiting.reserve(len(at))
 
-    def _watch_inputs(self, raw: Raw, out: Taken) -> None:
+    def _watch_inputs(self, raw: Raw, rows: slice, out: Taken) -> None:
         """What changes there may not trouble the model: it goes on record and releases nothing."""
         if names := self.spec.drift.inputs:
-            found = self.inputs.add(self.encoder.named(raw, names))
+            found = self.inputs.add(self.encoder.named(raw.take(rows), names))
             out.drifts.extend(found)
             self.counts["input_drifts"] += len(found)
 
@@ -255,31 +286,22 @@ class Core:
         self._last_target = float(last[-1])
         return last[:-1]
 
-    def _said(
-        self,
-        dense: Floats,
-        raw: Raw,
-        nochange: Floats,
-        prior: Floats,
-        recalled: Sequence[Said | None],
-        *,
-        prior_only: bool,
-    ) -> Rows:
-        """What is said of rows, now or, where it is recalled, the first time."""
-        for i, first in enumerate(recalled):
-            if first is not None and len(first.rates):
-                dense[i, -len(first.rates) :] = first.rates
-        own, told = self.learner.ask(standardise(self.encoder, dense), raw.categories)
-        said = (prior if prior_only else own).copy()
-        for i, first in enumerate(recalled):
-            if first is not None:
-                said[i], nochange[i], prior[i] = first.scores, first.nochange, first.prior
-        return Rows(dense, raw.categories, raw.keys, own, told, said, nochange, prior)
+    def _say(
+        self, new: "_Asked", places: Ints, recalled: Sequence[Said | None], *, prior_only: bool
+    ) -> NDArray[np.float32]:
+        """What is said of rows (n, K), now or, where it is recalled, the first time."""
+        own, told = self.learner.ask(standardise(self.encoder, new.dense), new.categories)
+        said = new.prior if prior_only else own
+        if any(recalled):
+            said = said.copy()
+            for i, first in enumerate(recalled):
+                if first is not None:
+                    said[i] = first.scores
+        self.waiting.put(places, own=own, told=told, said=said)
+        return said
 
-    def _record(self, positions: Ints, rows: Rows, recalled: Sequence[Said | None], out: Taken) -> None:
+    def _record(self, block: Block, recalled: Sequence[Said | None], out: Taken) -> None:
         """What was said now for the first time is for the predictions topic."""
-        rates = rows.dense[:, len(self.encoder.numeric_names) :]
-        block = Block(positions, rates, rows.said, rows.nochange, rows.prior)
         if recalled:
             block = block.take(np.array([i for i, first in enumerate(recalled) if first is None], np.intp))
         if len(block.positions):
@@ -287,7 +309,8 @@ class Core:
 
     # --- learning ---------------------------------------------------------------------------------------
 
-    def _learn(self, pairs: Joined, rows: Rows, out: Taken) -> None:
+    def _learn(self, pairs: Joined, out: Taken) -> None:
+        rows = self.waiting.rows(pairs.rows)
         target = pairs.target.astype(np.float32)
         weights = None if (pairs.weight == 1.0).all() else pairs.weight.astype(np.float32)
         self.score.add(rows.said, target, rows.nochange, rows.prior, weights)
@@ -298,6 +321,7 @@ class Core:
         skipped = self.learner.skipped_steps
         self.learner.learn(x, rows.categories, target, weights, rows.told)
         self.counts["skipped_steps"] += self.learner.skipped_steps - skipped
+        self.counts["learned"] += len(target)
         out.steps.append(Step(x, rows.dense, rows.categories, target, rows.own, rows.said, weights, rows.told))
 
     def _scores_of(self, dense: Floats, categories: Ints) -> Floats:
@@ -341,7 +365,6 @@ class Core:
         """Enter each learned pair into the ledger."""
         state.xor ^= ledger_hash(ids, target)
         state.count += len(ids)
-        self.counts["learned"] += len(ids)
 
     def adopt(self, learner: Learner) -> None:
         """Go on with another learner; what waits for labels is its to answer, too, as far as ``own`` counts."""
@@ -458,8 +481,10 @@ class Core:
         state = self.partitions[partition]
         for records in batches:
             columns, _ = self._codec.decode(records)
-            for step in self._cut(columns):
-                self._remember(state, step, recorded)
+            start = 0
+            for end in self._step_ends(columns).tolist():
+                self._remember(state, columns.take(slice(start, end)), recorded)
+                start = end
         state.join.expired = state.join.orphans = state.join.ignored = 0
         state.recorded = {p: said for p, said in recorded.items() if p >= state.next_offset << ROW_BITS}
 
@@ -469,11 +494,12 @@ class Core:
         row[at] = places
         if len(at):
             recalled = [recorded.get(p) for p in columns.positions[at].tolist()]
-            dense, prior = self.encoder.dense(raw, columns.time_s[at]), self.encoder.priors(len(at))
-            nochange = np.full(len(at), np.nan, np.float32)
-            rows = self._said(dense, raw, nochange, prior, recalled, prior_only=self.encoder.prior_only)
-            rows.told[:] = np.nan
-            self.waiting.put(places, **rows._asdict())
+            dense, nochange = self.encoder.dense(raw, columns.time_s[at]), np.full(len(at), np.nan, np.float32)
+            new = _Asked(dense, raw.categories, nochange, self.encoder.priors(len(at)))
+            new.recall(recalled)
+            self.waiting.put(places, keys=raw.keys, **new._asdict())
+            self._say(new, places, recalled, prior_only=self.encoder.prior_only)
+            self.waiting.put(places, told=np.full_like(self.waiting.column("told", places), np.nan))
             self.counts["lost_predictions"] += recalled.count(None)
         pairs = state.join.take(columns, row)
         self.waiting.give_back(np.concatenate([pairs.rows, pairs.dropped]))

@@ -29,6 +29,7 @@ from stream_app.curves import (
     ratio,
     roc_auc,
 )
+from stream_app.histograms import count
 from stream_app.tally import Floats, Ints, State, Tally, check
 
 BINS = 2_048
@@ -61,9 +62,8 @@ class BinaryScore:
     """
 
     def __init__(self, bins: tuple[int, ...] = (BINS,)) -> None:
-        self._bins = np.array(bins, np.int64)[:, None]  # (P, 1)
-        self._first = np.cumsum(self._bins, axis=0) - self._bins  # (P, 1)
-        self._edges = tuple(int(e) for e in self._first[1:, 0])
+        self._bins = np.array(bins, np.int64)  # (P,)
+        self._edges = tuple(int(e) for e in np.cumsum(self._bins)[:-1])
         cells = 2 * sum(bins)
         self._sums = _ProbabilitySums(len(bins))
         self._tally = Tally(cells, cells // COARSER, self._sums.count)
@@ -79,11 +79,7 @@ class BinaryScore:
         """
         label, w = _labels(y, 2), _weights(weights)  # (B,)
         said = _finite(p, "probability").reshape(len(self._bins), label.size)  # (P, B)
-        said = said.clip(0.0, 1.0)
-        bins = self._first + bin_of(said, self._bins)
-        true = np.where(label, said, 1.0 - said)  # (P, B)
-        into, terms = self._sums.terms(true, said, label, w)
-        self._tally.add(2 * bins + label, 2 * (bins // COARSER) + label, into, terms, w)
+        count(self._tally, said.clip(0.0, 1.0), label, w, bins=self._bins, coarser=COARSER, clip=CLIP)
 
     def summaries(self, *, window: bool = False) -> list[dict[str, float]]:
         """One per predictor: count, log_loss, calibration_error, auc, pr_auc, accuracy, macro_f1."""

@@ -19,8 +19,6 @@ class Rows(NamedTuple):
     """(n, N + R) unscaled."""
     categories: Ints
     """(n, C)"""
-    keys: Ints
-    """(n, combinations) slots of the recent rates."""
     own: Floats
     """(n, K) what this model says."""
     told: Floats
@@ -65,7 +63,7 @@ class Waiting:
 
     def column(self, name: str, places: Ints) -> NDArray[Any]:
         """A copy of one column at some places, (n, ...)."""
-        return self._columns[name][places]
+        return self._columns[name].take(places, axis=0)
 
     def rows(self, places: Ints) -> Rows:
         """Copies of the columns that a core fills."""

@@ -80,3 +80,10 @@ def test_what_is_not_finite_shows_in_the_gradient() -> None:
     slope = np.zeros_like(theta)
     fused.gradient(theta, slope, cut, "binary", x, np.zeros((2, 0), np.int64), np.ones(2, np.float32), None)
     assert np.isnan(slope).any()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_scores_are_torchs(task: str) -> None:
+    outputs = np.random.default_rng(0).normal(scale=30.0, size=(200, 3 if task == "multiclass" else 1)).astype(np.float32)
+    wanted = losses.scores(task, torch.from_numpy(outputs)).numpy()
+    np.testing.assert_allclose(fused.scores(task, outputs), wanted, rtol=1e-5, atol=1e-30)

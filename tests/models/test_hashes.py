@@ -26,8 +26,9 @@ def test_joined_is_what_zlib_says_of_the_joined_text(rows: list[tuple[object, ..
     separator = zlib.crc32(SEPARATOR.encode())
     for columns in (order, order[:2], order[:1]):
         texts = (SEPARATOR.join("" if row[c] is None else str(row[c]) for c in columns) for row in rows)
-        found = joined(hashes, lengths, np.array(columns), separator, TABLE)
-        assert found.tolist() == [zlib.crc32(text.encode()) for text in texts]
+        each = zip(hashes, lengths, strict=True)
+        found = [joined(row, sizes, np.array(columns), separator, TABLE) for row, sizes in each]
+        assert found == [zlib.crc32(text.encode()) for text in texts]
 
 
 @settings(deadline=None)
