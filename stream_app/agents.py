@@ -124,7 +124,11 @@ def _consumer(app: WorkerApp, events: str) -> Consumer:
         except Exception as error:  # only for other people's lag monitors
             log.info("commit of %s failed: %r", wanted, error)
 
-    return Consumer(seek, commit)
+    def end(partition: int) -> int:
+        mine: Any = app.consumer
+        return int(mine.ends.get(TP(events, partition), 0))
+
+    return Consumer(seek, commit, end)
 
 
 async def _or_die(work: Awaitable[T]) -> T:

@@ -1,7 +1,8 @@
 """How often a version pays: what the last ones cost -> [cadence] -> when the next one is due. Pure; no clock.
 
 A version is due as soon as making versions takes no more than a share of the time, but neither sooner than ``least_s``
-after the one before (each costs its servers, too) nor later than ``every_s``, whatever it costs.
+after the one before (each costs its servers, too) nor later than ``every_s``, whatever it costs. In a backlog
+a version is late whenever it comes: then it waits for ``every_s``, and who learns has the time.
 """
 
 import math
@@ -48,6 +49,17 @@ class Cadence:
     def due_s(self) -> float:
         """When the next version may begin; long ago before the first."""
         return self._begun_s + self.period_s
+
+    def backlog_due_s(self, now_s: float, *, learned: int, left: int) -> float:
+        """When it is due if it comes too late anyway: what is left takes longer than ``every_s`` to learn.
+
+        Args:
+            now_s: the time.
+            learned: records since the last beginning.
+            left: records that wait.
+        """
+        behind = left * (now_s - self._begun_s) > learned * self._every_s
+        return self._begun_s + self._every_s if behind else self.due_s
 
     @property
     def share(self) -> float:

@@ -178,6 +178,8 @@ class Consumer(driver.Consumer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._room = asyncio.Event()
+        self.ends: dict[TP, int] = {}
+        """Of partitions, as they were when the newest chunk was handed out."""
 
     def on_buffer_drop(self, tp: TP) -> None:
         """The agent has caught up with what is buffered of a partition."""
@@ -203,7 +205,8 @@ class Consumer(driver.Consumer):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if active is None or tp in active or tp in self._buffered_partitions:
-                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                self.ends[tp] = self.highwater(tp)
+                self.app.monitor.track_tp_end_offset(tp, self.ends[tp])
                 yield tp, self._message(tp, chunk)
 
     async def _wait_for_room(self) -> None:

@@ -52,6 +52,8 @@ class Consumer(NamedTuple):
 
     seek: Callable[[Mapping[int, int]], Awaitable[None]]
     commit: Callable[[Mapping[int, int]], Coroutine[Any, Any, None]]
+    end: Callable[[int], int] = lambda _: 0
+    """Of a partition, as far as the newest fetch knew; 0 if none did."""
 
 
 class Worker:
@@ -316,7 +318,7 @@ class Worker:
             finished.result()
         now_s = time.monotonic()
         advanced = self._advanced()
-        if now_s >= (self._cadence.due_s if advanced else self._inline_due_s) and (advanced or self._owes_inline()):
+        if now_s >= (self._due_s(now_s) if advanced else self._inline_due_s) and (advanced or self._owes_inline()):
             self._cadence.begin(now_s)
             self._publishing_since_s = now_s
             self._publishing = asyncio.create_task(self._publish())
@@ -329,11 +331,21 @@ class Worker:
         if self._publishing is not None and not self._publishing.done():
             await asyncio.wait([self._publishing], timeout=most_s)
         elif self._advanced() and not self._closing:
-            await asyncio.sleep(min(most_s, max(0.0, self._cadence.due_s - time.monotonic())))
+            now_s = time.monotonic()
+            await asyncio.sleep(min(most_s, max(0.0, self._due_s(now_s) - now_s)))
         else:
             self._learned.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._learned.wait(), most_s)
+
+    def _due_s(self, now_s: float) -> float:
+        """When the next version may begin. Who has others to merge with does not keep them waiting."""
+        if self._core is None or self._head is None or self._base is not None:
+            return self._cadence.due_s
+        head, stands = self._head.offsets, {p: s.next_offset for p, s in self._core.partitions.items()}
+        learned = sum(at - head[p] for p, at in stands.items())
+        left = sum(max(0, self._consumer.end(p) - at) for p, at in stands.items())
+        return self._cadence.backlog_due_s(now_s, learned=learned, left=left)
 
     def _owes_inline(self) -> bool:
         """Whether the head is one that cannot be read without the registry, and was announced so."""

@@ -63,6 +63,17 @@ def test_it_can_be_put_off() -> None:
     assert cadence.due_s == pytest.approx(7.0)
 
 
+def test_a_version_waits_while_what_is_left_takes_longer_than_the_longest_time() -> None:
+    cadence = made()
+    cadence.begin(5.0)
+    assert cadence.backlog_due_s(5.2, learned=1_000, left=5_100) == pytest.approx(6.0)
+    assert cadence.backlog_due_s(5.2, learned=1_000, left=4_900) == pytest.approx(5.1)
+
+
+def test_the_first_version_is_due_at_once_in_a_backlog() -> None:
+    assert made().backlog_due_s(5.0, learned=1, left=1_000_000) < 0.0
+
+
 @given(every_s=TIMES, least_s=TIMES, share=st.floats(0.01, 1.0), costs_s=st.lists(TIMES, max_size=5))
 def test_the_period_stays_within_its_limits(every_s: float, least_s: float, share: float, costs_s: list[float]) -> None:
     cadence = made(every_s, least_s, share)
