@@ -84,6 +84,7 @@ def test_what_is_not_finite_shows_in_the_gradient() -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_scores_are_torchs(task: str) -> None:
-    outputs = np.random.default_rng(0).normal(scale=30.0, size=(200, 3 if task == "multiclass" else 1)).astype(np.float32)
+    k = 3 if task == "multiclass" else 1
+    outputs = np.random.default_rng(0).normal(scale=30.0, size=(200, k)).astype(np.float32)
     wanted = losses.scores(task, torch.from_numpy(outputs)).numpy()
     np.testing.assert_allclose(fused.scores(task, outputs), wanted, rtol=1e-5, atol=1e-30)

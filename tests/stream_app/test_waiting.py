@@ -9,7 +9,7 @@ def rows_of(n: int, first: float) -> Rows:
     value = first + np.arange(n, dtype=np.float32)
     column = np.repeat(value[:, None], 2, axis=1)
     ints = column.astype(np.int64)
-    return Rows(column, ints, ints, column + 0.25, column + 0.5, column + 0.75, value, column)
+    return Rows(column, ints, column + 0.25, column + 0.5, column + 0.75, value, column)
 
 
 def put(waiting: Waiting, n: int, first: float) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
