@@ -85,6 +85,7 @@ async def serve(
     rest_ready: Callable[[int], None] = lambda port: None,
     log_events: bool = False,
     prometheus: str | None = None,
+    loaded: Callable[[], None] = lambda: None,
 ) -> None:
     """Answer until ``stop`` is set, then drain.
 
@@ -100,6 +101,7 @@ async def serve(
         rest_ready: called with that port, before any version is live.
         log_events: take examples and labels, to be learned.
         prometheus: ``host:port`` for its metrics, without encryption or authentication.
+        loaded: called, in a thread, when compiled code has been loaded for a model.
 
     Raises:
         SettingsError: an address cannot be had, or a file of ``security`` is wrong.
@@ -128,7 +130,8 @@ async def serve(
         assert registry is not None
         return operator(bootstrap_servers, topics, registry, by, source.live().spec.publish.inline_bytes)
 
-    answers = Answers(source, limits, operators if registry else None, events.append if events else None)
+    append = events.append if events else None
+    answers = Answers(source, limits, operators if registry else None, append, loaded=loaded)
     inference = OpenInference(source, limits)
     room, counts = Room(limits.calls), Counts()
     unparsed: dict[str, Callable[..., object]] = {
@@ -337,6 +340,7 @@ def run(
         rest_ready=lambda port: print(f"serving http on {rest_host}:{port}", flush=True),
         log_events=log_events,
         prometheus=prometheus,
+        loaded=gc.freeze,  # numba, which comes later, would take 60 to 120 ms more
     )
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(serving))

@@ -9,7 +9,7 @@ use only what ``Call`` has, since it is not always gRPC that asks.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
@@ -50,13 +50,20 @@ class Answers:
         limits: how much to take on.
         operators: opens an operator who decides in someone's name; None: this server decides nothing.
         append: takes events; None: this server logs none.
+        loaded: called, in a thread, when compiled code has been loaded for a model.
     """
 
     def __init__(
-        self, source: Source, limits: Limits, operators: Operators | None = None, append: Append | None = None
+        self,
+        source: Source,
+        limits: Limits,
+        operators: Operators | None = None,
+        append: Append | None = None,
+        *,
+        loaded: Callable[[], None] = lambda: None,
     ) -> None:
         self._source, self._limits = source, limits
-        self.plain = Plain(limits.rows)
+        self.plain = Plain(limits.rows, loaded)
         self._admin = Admin(operators, lambda: source.live().spec)
         self._learning = Learning(append, lambda: source.live().spec, limits)
 

@@ -7,6 +7,7 @@ and for whatever is not plain, ``Answers`` reads messages. Both say the same.
 
 import logging
 import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -22,10 +23,11 @@ class Plain:
 
     Args:
         rows: more in one request are not for it.
+        loaded: called in the thread once a model is known.
     """
 
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
+    def __init__(self, rows: int, loaded: Callable[[], None] = lambda: None) -> None:
+        self._rows, self._loaded = rows, loaded
         self._known: _Known | None = None
         self._learning: ModelSpec | None = None
 
@@ -39,6 +41,7 @@ class Plain:
         """Load the compiled code, and know the model."""
         try:
             self._known = _Known(live)
+            self._loaded()
         except Exception:  # then messages do
             _log.exception("requests are read as messages")
 

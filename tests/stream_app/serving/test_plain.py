@@ -229,3 +229,10 @@ def test_compiled_code_is_of_one_kind_so_that_no_call_waits_for_a_compiler(lives
         plain_of(live).answer(PLAIN["one row"].SerializeToString(), live, 0.5)
     kinds: Any = answering._answer
     assert len(kinds.overloads) == 1
+
+
+def test_that_compiled_code_is_there_is_told(lives: dict[str, LiveModel]) -> None:
+    told: list[Plain] = []
+    plain = Plain(4096, lambda: told.append(plain))
+    plain.learn(lives["binary"])
+    assert told == [plain]
