@@ -1,11 +1,12 @@
-"""Everything that can go wrong, many times over: seeds -> [faults] -> lost, duplicated, stuck: 0.
+"""Everything that can go wrong, many times over: seeds -> [faults] -> lost, duplicated, stuck, differing: 0.
 
     python -m faults                    200 runs; with KAFKA_HOME set, 90 of them on Apache Kafka
     python -m faults --seed 17          that run alone, with what happened in it
     python -m faults --runs 20 --first 100 --at-once 4
 
 Every run is drawn from its seed (faults/scenario.py). docs/faults.md says which faults there are. The last line is one
-JSON object; the exit code is 1 if anything was lost, learned twice, or stuck.
+JSON object; the exit code is 1 if anything was lost, learned twice, or stuck, or if a version, learned again from the
+topics, is not the same to the bit.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from stream_app.broker import die_with_parent
 from tests.broker.apache_kafka import ApacheKafka
 
 RUNS, AT_ONCE, PLAIN_RUNS = 200, 8, 3
+WRONG = ("lost", "duplicated", "stuck", "differing")
 
 
 def main() -> int:
@@ -61,7 +63,7 @@ def main() -> int:
         },
         "seconds": round(time.monotonic() - began_s, 1),
     }
-    wrong = any(found[what] for what in ("lost", "duplicated", "stuck"))
+    wrong = any(found[what] for what in WRONG)
     if wrong:
         print(f"what those runs left is in {folder}")
     else:
@@ -84,6 +86,8 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
         "lost": sum(o.lost for o in outcomes),
         "duplicated": sum(o.duplicated for o in outcomes),
         "stuck": sum(o.stuck for o in outcomes),
+        "learned_again": sum(o.same for o in outcomes),
+        "differing": sum(o.differing for o in outcomes),
     }
 
 
@@ -107,7 +111,7 @@ def _line(outcome: Outcome) -> str:
     said = f"{outcome.said} -> {outcome.records} records, {outcome.versions} versions, {outcome.seconds:.0f} s ({did})"
     if outcome.good:
         return f"ok    {said}"
-    found = f"lost {outcome.lost}, duplicated {outcome.duplicated}, stuck {outcome.stuck}"
+    found = ", ".join(f"{what} {getattr(outcome, what)}" for what in WRONG)
     return f"WRONG {said}\n  {found}; again: python -m faults --seed {outcome.seed}\n  " + "\n  ".join(outcome.notes)
 
 

@@ -208,6 +208,7 @@ def _scenario(options: argparse.Namespace) -> Scenario:
         duplicates=0.02,
         early=0.02,
         late=0.02,
+        columnar=0.02,
         faults=(),
     )
 

@@ -34,7 +34,13 @@ class Plain(NamedTuple):
 def plain_scenario(seed: int, *, kafka: bool) -> Scenario:
     """A stream in which nothing is wrong."""
     return scenario(seed, kafka=False)._replace(
-        broker="kafka" if kafka else "embedded", partitions=PARTITIONS, poison=0.0, duplicates=0.0, early=0.0, late=0.0
+        broker="kafka" if kafka else "embedded",
+        partitions=PARTITIONS,
+        poison=0.0,
+        duplicates=0.0,
+        early=0.0,
+        late=0.0,
+        columnar=0.0,
     )
 
 

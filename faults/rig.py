@@ -22,6 +22,7 @@ from faults.scenario import Scenario
 from stream_app.events import Topics
 from stream_app.logclient import LogClient
 from stream_app.modellog import Envelope
+from stream_app.registry import Registry
 from stream_app.topics import create_topics, end_offsets
 from tests import streams
 
@@ -151,6 +152,11 @@ class Rig:
         return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
     # --- how far it has come ----------------------------------------------------------------------------------
+
+    @property
+    def versions(self) -> Registry:
+        """Their files."""
+        return Registry(str(self.registry / self.name))
 
     def log(self) -> "closing[LogClient]":
         return closing(LogClient(self.servers, self.topics.models))

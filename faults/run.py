@@ -29,6 +29,9 @@ class Outcome(NamedTuple):
     lost: int
     duplicated: int
     stuck: int
+    same: int
+    """Versions that were learned again from the topics, and were the same to the bit."""
+    differing: int
     fired: dict[str, int]
     records: int
     restarts: int
@@ -39,7 +42,7 @@ class Outcome(NamedTuple):
 
     @property
     def good(self) -> bool:
-        return not (self.lost or self.duplicated or self.stuck)
+        return not (self.lost or self.duplicated or self.stuck or self.differing)
 
 
 def run(scenario: Scenario, kafka_servers: str, folder: Path) -> Outcome:
@@ -49,7 +52,7 @@ def run(scenario: Scenario, kafka_servers: str, folder: Path) -> Outcome:
         kafka_servers: of the Apache Kafka that runs share.
     """
     began_s, fired, restarts, records, versions = time.monotonic(), dict[str, int](), 0, 0, 0
-    lost = duplicated = stuck = 0
+    lost = duplicated = stuck = same = differing = 0
     notes: tuple[str, ...] = ()
     try:
         with (
@@ -58,8 +61,10 @@ def run(scenario: Scenario, kafka_servers: str, folder: Path) -> Outcome:
         ):
             try:
                 head, records = _under_fire(scenario, rig, own)
-                with closing(Reader(servers)) as reader:
+                with closing(Reader(servers)) as reader, rig.log() as log:
                     lost, duplicated, notes = oracle.judge(reader, rig.topics, head)
+                    same, differing, more = oracle.learned_again(log, rig.versions, reader, rig.topics)
+                    notes += more
                 versions = head.number
             finally:
                 fired, restarts = dict(rig.fired), rig.restarts
@@ -68,10 +73,10 @@ def run(scenario: Scenario, kafka_servers: str, folder: Path) -> Outcome:
         stuck, notes = 1, (str(error),)
     except Exception:  # whatever it is, the run has not come to its end
         stuck, notes = 1, (traceback.format_exc(),)
-    if not (lost or duplicated or stuck):
+    if not (lost or duplicated or stuck or differing):
         rmtree(folder, ignore_errors=True)
     return Outcome(
-        *(scenario.seed, str(scenario), "kafka" in scenario.broker, lost, duplicated, stuck),
+        *(scenario.seed, str(scenario), "kafka" in scenario.broker, lost, duplicated, stuck, same, differing),
         *(fired, records, restarts, versions, round(time.monotonic() - began_s, 1), notes),
     )
 

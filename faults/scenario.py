@@ -56,14 +56,15 @@ class Scenario(NamedTuple):
     duplicates: float
     early: float
     late: float
+    columnar: float
+    """Share of records that are many rows in columns."""
     faults: tuple[Fault, ...]
     learner: str = streams.NETWORK
     """That part of the spec."""
 
     def __str__(self) -> str:
-        wrong = (
-            f"poison {self.poison:.0%}, duplicates {self.duplicates:.0%}, early {self.early:.0%}, late {self.late:.0%}"
-        )
+        shares = ("poison", "duplicates", "early", "late", "columnar")
+        wrong = ", ".join(f"{name} {getattr(self, name):.0%}" for name in shares)
         said = "; ".join(f"{f.after_s:.1f} s, {f.kind}" for f in self.faults)
         model = "mixture" if self.learner == streams.MIXTURE else "network"
         shape = f"{model}, {self.workers} workers, {self.partitions} partitions"
@@ -99,4 +100,5 @@ def scenario(seed: int, *, kafka: bool) -> Scenario:
         late=rng.choice((0.0, 0.05)),
         faults=tuple(faults),
         learner=streams.MIXTURE if rng.random() < 0.1 else streams.NETWORK,
+        columnar=rng.choice((0.0, 0.0, 0.02)),
     )

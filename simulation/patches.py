@@ -16,6 +16,7 @@ from models import drift, learners
 from simulation.learner import LedgerLearner
 from simulation.loop import START_WALL_S, current
 from stream_app import (
+    course,
     decisions,
     failpoints,
     kafka_clients,
@@ -75,7 +76,8 @@ def installed() -> Iterator[None]:
         patch(registry, "fsspec", _fsspec())
         patch(registry, "Path", simulation.disk.Path)
         patch(registry, "os", simulation.disk.Os())
-        patch(registry, "secrets", SimpleNamespace(token_hex=_token))
+        for module in (registry, course):
+            patch(module, "secrets", SimpleNamespace(token_hex=_token))
         patch(parts.Parts.__init__, "__kwdefaults__", {"clock": wall_s})
         patch(learners, "make", lambda spec, **_: LedgerLearner(spec))
         patch(parts, "PART_BYTES", 512)

@@ -25,6 +25,7 @@ from models.snapshot import Arrays, prefixed, under
 from models.spec import ModelSpec
 from models.standard import observe, standardise
 from models.walk import walk
+from stream_app import course
 from stream_app.codecs.decoded import Decoded, joined
 from stream_app.codecs.mixed import Codec
 from stream_app.columns import ROW_BITS, BadRow, Columns
@@ -149,6 +150,8 @@ class Core:
         self._hashed = HashedEncoder(spec)
         self.waiting = Waiting()
         self._last_target = float("nan")
+        self.course: course.Log | None = None
+        """Kept where versions say how they came about."""
 
     # --- taking records -------------------------------------------------------------------------------
 
@@ -177,6 +180,8 @@ class Core:
             self.counts["dead_letters"] += len(ready.bad)
             self._take_steps(state, ready.columns, out)
             state.next_offset = ready.last_offset + 1
+            if self.course is not None:
+                self.course.took(partition, state.next_offset)
             self._count_join(state.join)
         return out
 
@@ -184,6 +189,8 @@ class Core:
         """Go on at a later offset: what lies between holds nothing. What was held takes effect first."""
         out = self.take(partition, ())
         self.partitions[partition].next_offset = next_offset
+        if self.course is not None:
+            self.course.took(partition, next_offset)
         return out
 
     def _ready(self, state: Partition, more: bool) -> Decoded | None:
@@ -457,6 +464,8 @@ class Core:
         self.counts = {name: n + counts[name] for name, n in _counts(theirs).items()}
         if self.reference == was.reference:
             self.reference = theirs.reference
+        if self.course is not None:
+            self.course.merged(theirs.number)
 
     def forget(self, partition: int) -> None:
         """Another replica learns it from now on."""

@@ -106,8 +106,8 @@ class LogClient:
             self._tail.close()
             self._tail = None
 
-    def catch_up(self, silence_s: float = 30.0) -> None:
-        """Fold to the end offset that the log has now (rule 17).
+    def catch_up(self, silence_s: float = 30.0) -> list[Change]:
+        """Fold to the end offset that the log has now (rule 17); returns the changes that count.
 
         Args:
             silence_s: how long the broker may deliver nothing, though more is there.
@@ -119,15 +119,16 @@ class LogClient:
         if end < self.position():
             log.warning("%s: ends at %d, was read up to %d: created anew", self._topic, end, self.position())
             self._begin(beginning_offsets(self._bootstrap_servers, self._topic)[0])
-        at, moved_s = self.position(), time.monotonic()
+        at, moved_s, changes = self.position(), time.monotonic(), list[Change]()
         while at < end:
-            self.poll(0.1)
+            changes += self.poll(0.1)
             if self.position() > at:
                 at, moved_s = self.position(), time.monotonic()
             elif time.monotonic() - moved_s > silence_s:
                 raise ModelLogError(
                     f"{self._topic}: nothing came for {silence_s:g} s at offset {at}, wanted up to {end}"
                 )
+        return changes
 
     def append(self, record: LogRecord, timeout_s: float = 10.0) -> int:
         """Write one record and return its offset, once the broker has acknowledged it."""

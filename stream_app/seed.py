@@ -13,7 +13,7 @@ import msgspec
 from models import learners
 from models.snapshot import Arrays
 from models.spec import ModelSpec, signature
-from stream_app import failpoints, replay, stored, versions
+from stream_app import course, failpoints, replay, stored, versions
 from stream_app.errors import EpochError, ModelLogError, RegistryError, StreamAppError, TopicError
 from stream_app.events import DeadLetter, Topics
 from stream_app.learn import Core, Version
@@ -103,9 +103,10 @@ class Seeder:
         self._log.catch_up()
         head, arrays = self._fitting_head()
         self._say_hyper(head)
-        core = self._core(head.hyper)
+        core = core_of(self.spec, head.hyper)
         core.load(arrays, head, mine)
         trails = replay.rebuild(core, head, self._reader, self._topics)
+        core.course = course.Log(head.number, core.partitions, self.spec.learner.batch_records)
         return Seeded(core, head, arrays, trails, self._written_letters(head))
 
     def version(self, head: Envelope) -> Version | None:
@@ -130,10 +131,6 @@ class Seeder:
             arrays = self._head_arrays()
             if self._log.head is not None and self._log.head.id == head.id:
                 return self._log.head, arrays
-
-    def _core(self, hyper: Hyper | None = None) -> Core:
-        rates = (hyper.learning_rate, hyper.half_life_events) if hyper else (None, None)
-        return Core(self.spec, learners.make(self.spec, learning_rate=rates[0], half_life_events=rates[1]))
 
     def _say_hyper(self, head: Envelope) -> None:
         optimiser, blend, mine = self.spec.optimiser, self.spec.blend, head.hyper
@@ -218,7 +215,7 @@ class Seeder:
         if found is not None and self._on_mismatch == "keep":
             core, trails = self._kept(found[0], found[1] if self._fits(found[0]) else None)
         else:
-            core, trails = self._core(), {}
+            core, trails = core_of(self.spec), {}
         self._publish_core(core, trails, None, "version", epoch=1)
         return self._read_head()
 
@@ -232,7 +229,7 @@ class Seeder:
         if keep:
             core, trails = self._kept(head, self._head_arrays() if self._fits(head) else None)
         else:
-            core, trails = self._core(), {}
+            core, trails = core_of(self.spec), {}
         self._publish_core(core, trails, head, "epoch", epoch=head.epoch + 1)
 
     def _fits(self, head: Envelope) -> bool:
@@ -242,10 +239,10 @@ class Seeder:
         """What ``head`` learned, if its arrays fit, and what waits, wherever its offsets still mean something."""
         usable = self._usable(head)
         if arrays is not None:
-            core = self._core(head.hyper)
+            core = core_of(self.spec, head.hyper)
             core.load(arrays, usable)
             return core, replay.rebuild(core, usable, self._reader, self._topics)
-        core = self._core()
+        core = core_of(self.spec)
         core.stand(usable)
         for p in usable.offsets:  # what another model said of them is not what this one says
             core.rebuild(p, replay.remembered(self._reader, self._topics, usable, p), {})
@@ -460,6 +457,17 @@ class Seeder:
                 Written(d.partition, d.offset, d.row) for d in letters if d.offset >= head.offsets.get(d.partition, 0)
             }
         return found
+
+
+def core_of(spec: ModelSpec, hyper: Hyper | None = None) -> Core:
+    """A core that has learned nothing yet.
+
+    Args:
+        spec: of the model.
+        hyper: instead of the spec's own.
+    """
+    rates = (hyper.learning_rate, hyper.half_life_events) if hyper else (None, None)
+    return Core(spec, learners.make(spec, learning_rate=rates[0], half_life_events=rates[1]))
 
 
 def _letter(value: bytes | None) -> DeadLetter | None:

@@ -11,7 +11,8 @@ from models.export import to_onnx
 from models.scaler import Scaler
 from models.snapshot import Arrays, pack, under
 from models.spec import ModelSpec, SpecError, fit_problem, from_json, signature, to_json
-from stream_app import artefacts
+from stream_app import artefacts, course
+from stream_app.course import Course
 from stream_app.errors import EpochError, RegistryError
 from stream_app.learn import Core
 from stream_app.modellog import ClassScore, Envelope, Fold, Hyper
@@ -39,6 +40,8 @@ class Snapshot(NamedTuple):
     reference: str | None
     importance: dict[str, float]
     members: dict[str, float]
+    course: Course | None
+    """Of the core, where it is kept."""
 
 
 def snapshot(core: Core) -> Snapshot:
@@ -57,6 +60,7 @@ def snapshot(core: Core) -> Snapshot:
         reference=core.reference,
         importance=core.importance.largest(IMPORTANCES),
         members=core.learner.members(),
+        course=core.course.course() if core.course else None,
     )
 
 
@@ -113,6 +117,8 @@ def write(
     )
     # Not msgspec's JSON: it writes null for NaN and the clock of an empty join, and then cannot read it.
     texts = {"spec": to_json(spec), "envelope": json.dumps(msgspec.to_builtins(draft, str_keys=True))}
+    if taken.course is not None:
+        texts[course.TEXT] = msgspec.json.encode(taken.course).decode()
     data = pack(taken.arrays | _serving(spec, taken), texts)
     by_reference = between or len(data) > spec.publish.inline_bytes
     artefact = parts.write(data) if parts and by_reference else registry.write(FOLDER, SUFFIX, data)

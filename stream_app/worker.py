@@ -405,6 +405,8 @@ class Worker:
             if not won:
                 log.debug("version %d came in between", now.number)
                 return False
+            if own.course is not None and core.course is not None:
+                core.course.covered(own.course, now.number)
             self._stand_on(Version(now, own.arrays))
             self._inline_id = self._seeder.inline_id
             self._leave()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from faults.load import POISON_HEADER, records
+from faults.load import POISON_HEADER, columnar, records, rows_of
 from faults.oracle import reference
 from faults.scenario import BROKER_KINDS, WORKER_KINDS, scenario
 from tests.streams import ledger_hash
@@ -67,7 +67,7 @@ def test_the_reference_counts_first_features_and_first_labels_within_the_wait() 
         ]
     )
     assert (found.pairs, found.xor) == (2, ledger_hash("a", 1.0) ^ ledger_hash("b", 0.0))
-    assert (found.events, found.asked, found.poison) == (5, (0, 4, 6, 10), (9,))
+    assert (found.events, found.asked, found.poison) == (5, ((0, 0), (4, 0), (6, 0), (10, 0)), (9,))
 
 
 def test_a_few_runs_lose_nothing_and_double_nothing() -> None:
@@ -92,6 +92,25 @@ def test_what_is_wrong_in_a_stream_is_in_it(kind: str) -> None:
 def _logged(wanted: Any, count: int) -> list[SimpleNamespace]:
     """One partition's log."""
     return [
-        SimpleNamespace(offset=i, headers=[(POISON_HEADER, b"")] if r.wrong == "poison" else [], value=r.value)
+        SimpleNamespace(offset=i, headers=r.headers, value=r.value)
         for i, r in enumerate(islice(records(wanted), count))
     ]
+
+
+def test_a_columnar_record_says_what_its_rows_would_have_said_alone() -> None:
+    wanted = scenario(0, kafka=False)._replace(columnar=0.0, poison=0.0)
+    alone = list(islice(records(wanted), 1_000, 1_040))
+    said = [json.loads(r.value) for r in alone]
+    together = columnar(alone)
+    for one in said:
+        del one["key"]
+        if "features" in one:
+            one["features"] = {}
+    assert rows_of(together.value) == said
+
+
+def test_columnar_records_are_among_the_others() -> None:
+    wanted = next(s for seed in range(200) if (s := scenario(seed, kafka=False)).columnar)
+    found = reference(_logged(wanted, 6_000))
+    assert any(row for _, row in found.asked)
+    assert found.pairs > 2_000
