@@ -1,8 +1,9 @@
 """Learn again what versions say they have learned: [models log, registry, topics] -> reproduce -> the same to the bit?
 
-A version is a function of the version that its writer began from, of the events and predictions topics, and of the
-order in which records took effect, which it says itself (stream_app/course.py). A life is learned again in one core,
-from its seeding on and through all its versions.
+A version is a function of its writer's version before it, of the events and predictions topics, and of the order in
+which records took effect, which it says itself (stream_app/course.py). A life is learned again in one core. Where its
+beginning is not there any more, it is taken up at a later version, but for a mixture's: of rows that wait for their
+labels its members remember what no version has.
 """
 
 from collections import Counter
@@ -121,9 +122,11 @@ class Reproducer:
         return self._read(self._known[number])[0]
 
     def _begun(self, way: Course, spec: ModelSpec) -> _Life:
-        if way.before != way.began_at:
-            raise _MissingError(f"its writer goes on from its version {way.before}, which was not learned again")
-        first = self._version(way.began_at)
+        if way.before != way.began_at and spec.learner.kind == "mixture":
+            raise _MissingError(
+                f"its writer, a mixture, goes on from its version {way.before}, which was not learned again"
+            )
+        first = self._version(way.before)
         for p in way.partitions:
             start, _ = first.envelope.replay_from.get(p, (first.envelope.offsets[p], 0.0))
             if (begin := self._reader.begin(self._topics.events, p)) > start:
