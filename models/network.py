@@ -72,17 +72,18 @@ def compile_for(network: Network, numeric: Floats, categories: Ints) -> None:
     """From now on let compiled code answer for networks, if it says of these rows what onnxruntime says of them.
 
     Args:
-        network: any; nothing happens if compiled code cannot answer for it.
+        network: one of a spec that is new here; nothing happens if compiled code cannot answer for it.
         numeric: (B, N + R)
         categories: (B, C)
     """
     global _forward
-    if network.net is None or _forward is not None:
+    if network.net is None:
         return
     from models.forward import run  # numba takes half a second
 
-    apart = float(np.abs(run(network.net, numeric, categories) - network.graph().run(numeric, categories)).max())
-    if not apart <= _APART * max(1.0, float(np.abs(network.graph().run(numeric, categories)).max())):
+    wanted = network.graph().run(numeric, categories)
+    apart = float(np.abs(run(network.net, numeric, categories) - wanted).max())
+    agrees = apart <= _APART * max(1.0, float(np.abs(wanted).max()))
+    if not agrees:
         _log.error("compiled code says up to %g beside onnxruntime's scores, which go on to answer", apart)
-        return
-    _forward = run
+    _forward = run if agrees else None
