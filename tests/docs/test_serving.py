@@ -78,16 +78,11 @@ def _can_run(example: Example) -> bool:
 
 
 def _note_calls(patch: pytest.MonkeyPatch, called: set[str]) -> None:
-    allow, check = Calls._allow, Rest._check_origin
+    service, check = Calls.service, Rest._check_origin
 
-    def noting(calls: Calls, method: str) -> Any:
-        before = allow(calls, method)
-
-        def note(context: Any) -> None:
-            called.add(method)
-            before(context)
-
-        return note
+    def noting(calls: Calls, details: grpc.HandlerCallDetails) -> Any:
+        called.add(str(details.method))
+        return service(calls, details)
 
     def note_route(rest: Rest, request: web.Request) -> None:
         resource = request.match_info.route.resource
@@ -95,7 +90,7 @@ def _note_calls(patch: pytest.MonkeyPatch, called: set[str]) -> None:
         called.add(f"{request.method} {resource.canonical}")
         check(rest, request)
 
-    patch.setattr(Calls, "_allow", noting)
+    patch.setattr(Calls, "service", noting)
     patch.setattr(Rest, "_check_origin", note_route)
 
 
