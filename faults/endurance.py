@@ -35,6 +35,7 @@ EVERY_S = 10.0
 CALLS_PER_S = 20.0
 DEADLINE_S = 1.0
 """Of a call with all its attempts: whoever waits longer has failed."""
+FROZEN_S = 5.0
 READY_S = 90.0
 ROW = {"a": 0.5, "b": -1.0, "c": "x"}
 KINDS = (*CHEAP, "freeze", "full disk", "freeze broker", "kill broker", "restart broker")
@@ -72,10 +73,15 @@ class Servers:
                     self._rig.wait(0.2)
 
     def strike(self, number: signal.Signals) -> None:
-        """Kill or stop one of them, and start it again; both answer before and after."""
+        """Kill or stop one of them and start it again, or freeze it for a while; both answer before and after."""
         self.wait()
         i = self._rig.rng.randrange(2)
         self._processes[i].process.send_signal(number)
+        if number == signal.SIGSTOP:
+            self._rig.wait(FROZEN_S)
+            self._processes[i].process.send_signal(signal.SIGCONT)
+            self._rig.fired["freeze server"] += 1
+            return
         self._processes[i].wait(30)
         self._processes[i] = self._start(self.targets[i])
         self._rig.fired["kill server" if number == signal.SIGKILL else "stop server"] += 1
@@ -137,7 +143,7 @@ def endure(rig: Rig, servers: Servers, kafka: ApacheKafka, seconds: float) -> No
         kind = rig.rng.choice(("a server", "a server", *KINDS)) if rig.rng.random() < 0.5 else rig.rng.choice(KINDS)
         print(f"{time.monotonic() - began_s:.0f} s: {kind}", flush=True)
         if kind == "a server":
-            servers.strike(rig.rng.choice((signal.SIGKILL, signal.SIGTERM)))
+            servers.strike(rig.rng.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP)))
         else:
             acts.do(rig, Fault(kind, 0.0, rig.rng.uniform(6.0, 9.0), rig.rng.randint(1, 4)), kafka)
         i += 1

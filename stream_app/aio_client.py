@@ -122,7 +122,7 @@ class AsyncStreamModelClient:
             call = getattr(self._stubs[attempts.at], method)
             try:
                 with serving_errors():
-                    answer = await call(request, timeout=attempts.left_s, metadata=self._metadata)
+                    answer = await call(request, timeout=attempts.attempt_s, metadata=self._metadata)
             except ServingError as error:
                 await asyncio.sleep(attempts.wait_s(error))
                 continue

@@ -50,7 +50,7 @@ __all__ = [
 class StreamModelClient:
     """Connections to one server or several of one model; any number of threads may use it.
 
-    A call that a server cannot take (UNAVAILABLE) is tried at the next one, within the deadline.
+    A call that a server cannot take (UNAVAILABLE), or says nothing to, is tried at the next one, within the deadline.
 
     Args:
         target: ``host:port``, or any gRPC target; several are asked in this order.
@@ -196,7 +196,7 @@ class StreamModelClient:
             call = getattr(self._stubs[attempts.at], method)
             try:
                 with serving_errors():
-                    answer = call(request, timeout=attempts.left_s, metadata=self._metadata)
+                    answer = call(request, timeout=attempts.attempt_s, metadata=self._metadata)
             except ServingError as error:
                 time.sleep(attempts.wait_s(error))
                 continue

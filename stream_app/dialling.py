@@ -1,7 +1,8 @@
 """Which server is asked, and how often: call -> [Turns] -> one attempt after the other, within the deadline.
 
-Only UNAVAILABLE is tried again: then nothing was answered, and the call changed nothing. Whoever answered last is asked
-first the next time, so that versions do not go back and forth between servers.
+Tried again is only what was not answered: UNAVAILABLE, and a server that says nothing for its share of the deadline
+(its machine may be gone, or the process stopped). A call that was made after all is harmless twice: ids see to that.
+Whoever answered last is asked first the next time, so that versions do not go back and forth between servers.
 """
 
 import random
@@ -89,13 +90,19 @@ class Attempts:
         """Until the deadline; not below 0."""
         return max(self._until_s - self._now_s(), 0.0)
 
+    @property
+    def attempt_s(self) -> float:
+        """How long this attempt may take: those servers that were not asked in this round share what is left."""
+        return self.left_s / (self._servers - self._tried % self._servers)
+
     def wait_s(self, error: ServingError) -> float:
         """How long to wait before the next attempt, which is at the next server.
 
         Raises:
             ServingError: ``error`` itself, where no other attempt helps or is in time.
         """
-        if error.status != "UNAVAILABLE":
+        silent = error.status == "DEADLINE_EXCEEDED" and self.left_s > 0.0
+        if error.status != "UNAVAILABLE" and not silent:
             raise error
         self._tried += 1
         self.at = (self.at + 1) % self._servers

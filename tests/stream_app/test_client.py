@@ -1,6 +1,7 @@
 """What the client sends and makes of the answers; a stand-in server says what it is told to."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent import futures
@@ -232,6 +233,20 @@ def test_a_server_that_ends_is_left_for_the_next(stand_in: StandIn, address: str
 def test_a_server_that_is_not_there_is_left_for_the_next(address: str) -> None:
     with StreamModelClient(["127.0.0.1:1", address]) as client:
         assert client.predict([{}]).model == "flights"
+
+
+def test_a_server_that_says_nothing_is_left_for_the_next(address: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # as of a process that is stopped: connections, no answers
+        targets = [f"127.0.0.1:{silent.getsockname()[1]}", address]
+        with StreamModelClient(targets) as client:
+            assert client.predict([{}], deadline_s=2.0).model == "flights"
+            assert client._turns.at == 1, "it is asked first from now on"
+
+        async def asynchronously() -> str:
+            async with AsyncStreamModelClient(targets) as client:
+                return (await client.predict([{}], deadline_s=2.0)).model
+
+        assert asyncio.run(asynchronously()) == "flights"
 
 
 def test_a_server_that_comes_back_is_asked_again(client: StreamModelClient, stand_in: StandIn) -> None:

@@ -8,6 +8,7 @@ from stream_app.dialling import FIRST_WAIT_S, LONGEST_WAIT_S, TLS, Turns, metada
 from stream_app.errors import ServingError
 
 GONE = ServingError("UNAVAILABLE", "gone")
+SILENT = ServingError("DEADLINE_EXCEEDED", "silent")
 
 
 class Clock:
@@ -60,7 +61,23 @@ def test_waits_grow_to_a_limit_and_end_with_the_deadline() -> None:
     assert attempts.left_s == 0.0
 
 
-@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL"])
+def test_a_silent_server_has_its_share_of_the_deadline() -> None:
+    turns, clock = turns_of(3)
+    attempts = turns.attempts(3.0)
+    asked = []
+    for _ in range(2):
+        assert attempts.attempt_s == pytest.approx(1.0)
+        clock.now_s += attempts.attempt_s
+        asked.append(attempts.at)
+        assert attempts.wait_s(SILENT) == 0.0
+    assert asked == [0, 1]
+    clock.now_s += attempts.attempt_s
+    with pytest.raises(ServingError, match="silent"):
+        attempts.wait_s(SILENT)
+    assert turns_of(1)[0].attempts(3.0).attempt_s == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("status", ["INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL"])
 def test_what_was_answered_is_not_tried_again(status: str) -> None:
     turns, _ = turns_of(2)
     with pytest.raises(ServingError, match="no"):
