@@ -31,6 +31,8 @@ def run(net: Net, numeric: Floats, categories: Ints) -> Floats:
     Raises:
         ValueError: a category has no row in its table.
     """
+    # Other layouts, and what is read-only, would be other types, each of which is compiled when it first comes.
+    numeric, categories = np.require(numeric, np.float32, "CW"), np.require(categories, np.int64, "CW")
     scores = np.empty((len(numeric), int(net.widths[-1])), np.float32)
     wrong = forward(net, room_of(net), numeric, categories, scores)
     if wrong >= 0:

@@ -1,5 +1,7 @@
 """What compiled code says of a graph is what onnxruntime says of it, and where it cannot say so onnxruntime answers."""
 
+from typing import Any
+
 import numpy as np
 import onnx
 import pytest
@@ -63,6 +65,25 @@ def test_extreme_numbers_are_clipped_alike() -> None:
     assert net is not None
     wanted = Session(graph).run(numeric, categories)
     np.testing.assert_allclose(forward.run(net, numeric, categories), wanted, rtol=2e-5, atol=2e-6)
+
+
+def test_rows_of_any_layout_are_one_type_so_that_no_call_waits_for_a_compiler() -> None:
+    spec = spec_of()
+    graph, numeric, categories = graph_of(spec)
+    net = net_of(graph, spec)
+    assert net is not None
+    wanted = forward.run(net, numeric, categories)
+    kinds: Any = forward.forward
+    compiled = len(kinds.overloads)
+    wide = np.concatenate([categories, categories], axis=1)[:, : categories.shape[1]]
+    fixed = np.frombuffer(numeric.tobytes(), np.float32).reshape(numeric.shape)
+    for rows, codes in (
+        (numeric, wide),
+        (fixed, categories),
+        (np.asfortranarray(numeric), categories.astype(np.int32)),
+    ):
+        np.testing.assert_array_equal(forward.run(net, rows, codes), wanted)
+    assert len(kinds.overloads) == compiled
 
 
 def test_a_category_beyond_its_table_is_refused() -> None:
