@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from models.snapshot import Arrays
+from models.spec import parse_spec
 from stream_app import learn
 from stream_app.__main__ import main
 from stream_app.course import Log
@@ -22,9 +23,19 @@ from tests.stream_app.test_worker import Driven, begun, driven, events, run
 EXAMPLES = 600
 
 
-@pytest.fixture(params=[streams.NETWORK, streams.MIXTURE], ids=["network", "mixture"])
+RIVER = 'kind = "river"\nestimator = "river.linear_model.LogisticRegression"\nnominal = false'
+LEARNERS = {"torch": streams.NETWORK, "mixture": streams.MIXTURE, "river": RIVER}
+
+
+def text(name: str, kind: str) -> str:
+    """A spec."""
+    blend = '[blend]\nkind = "none"\n' if kind == "river" else ""
+    return streams.spec_text(name, partitions=2, learner=LEARNERS[kind]) + blend
+
+
+@pytest.fixture
 def line(embedded: str, app_name: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Line]:
-    spec = streams.spec(app_name, partitions=2, learner=request.param)
+    spec = parse_spec(text(app_name, getattr(request, "param", "torch")), "test")
     publish = msgspec.structs.replace(spec.publish, every_s=0.1, least_s=0.05, keep=200)
     found = Line(embedded, msgspec.structs.replace(spec, publish=publish), tmp_path)
     streams.produce(embedded, found.topics.events, streams.records(EXAMPLES))
@@ -50,6 +61,7 @@ async def feed(worker: Driven, line: Line, rng: random.Random, *partitions: int,
     await worker.worker._flush()
 
 
+@pytest.mark.parametrize("line", LEARNERS, indirect=True)
 def test_every_version_of_a_worker_is_learned_again(line: Line) -> None:
     async def work() -> None:
         async with driven(line, 0, 1) as worker:
@@ -65,6 +77,7 @@ def test_every_version_of_a_worker_is_learned_again(line: Line) -> None:
     assert sum(v.records for v in later) == sum(len(events(line, p)) for p in (0, 1))
 
 
+@pytest.mark.parametrize("line", LEARNERS, indirect=True)
 def test_what_a_successor_of_a_killed_worker_learns_is_learned_again(line: Line) -> None:
     async def work() -> None:
         for seed in range(3):
@@ -80,6 +93,7 @@ def test_what_a_successor_of_a_killed_worker_learns_is_learned_again(line: Line)
     assert {v.result for v in found} == {"same"}, found
 
 
+@pytest.mark.parametrize("line", ["torch", "mixture"], indirect=True)
 def test_merged_versions_are_learned_again(line: Line) -> None:
     async def work() -> None:
         rng = random.Random(2)
@@ -115,6 +129,7 @@ def test_a_version_that_is_not_what_its_writer_learned_differs(line: Line, monke
     assert last.why == "core.last_target"
 
 
+@pytest.mark.parametrize("line", ["torch", "mixture"], indirect=True)
 def test_what_is_not_there_any_more_is_not_tried(line: Line) -> None:
     async def work() -> None:
         async with driven(line, 0, 1) as worker:
@@ -147,8 +162,7 @@ def test_the_command_says_what_came_of_each_version(
 
     run(work())
     spec = tmp_path / "model.toml"
-    kind = streams.MIXTURE if "mixture" in line.spec.learner.kind else streams.NETWORK
-    spec.write_text(streams.spec_text(line.spec.name, partitions=2, learner=kind))
+    spec.write_text(text(line.spec.name, line.spec.learner.kind))
     where = line.registry.url.rpartition("/")
     flags = ["--spec", str(spec), "--bootstrap-servers", line.bootstrap_servers, "--registry", where[0]]
     (tmp_path / line.spec.name).symlink_to(line.registry.url)
