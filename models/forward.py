@@ -32,7 +32,8 @@ def run(net: Net, numeric: Floats, categories: Ints) -> Floats:
         ValueError: a category has no row in its table.
     """
     # Other layouts, and what is read-only, would be other types, each of which is compiled when it first comes.
-    numeric, categories = np.require(numeric, np.float32, "CW"), np.require(categories, np.int64, "CW")
+    numeric = np.require(numeric, np.float32, ("C", "W"))
+    categories = np.require(categories, np.int64, ("C", "W"))
     scores = np.empty((len(numeric), int(net.widths[-1])), np.float32)
     wrong = forward(net, room_of(net), numeric, categories, scores)
     if wrong >= 0:
