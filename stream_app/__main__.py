@@ -299,11 +299,13 @@ _ADD = {
 def _worker(args: argparse.Namespace, spec: ModelSpec) -> int:
     from models.torch_learner import use_one_thread
     from stream_app import agents, learn, records
+    from stream_app.codecs.mixed import Codec
     from stream_app.seed import Seeder
     from stream_app.topics import connect, create_topics
 
     learn.warm(spec)  # what no learner takes ends here, before there are topics; and no record waits for a compiler
     records.warm()
+    Codec(spec).warm()
     connect(args.bootstrap_servers)
     use_one_thread()
     create_topics(

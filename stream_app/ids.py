@@ -42,6 +42,9 @@ class Ids(Sequence[str]):
 
     def __iter__(self) -> Iterator[str]:
         whole = self.text.tobytes()
+        if whole.isascii():
+            text = whole.decode()
+            return iter([text[begin:end] for begin, end in self.places.tolist()])
         return (whole[begin:end].decode() for begin, end in self.places.tolist())
 
     def __len__(self) -> int:
@@ -60,6 +63,10 @@ class Ids(Sequence[str]):
         self.places = self.places.copy()
         self.places[rows] = others.places + len(self.text)
         self.text = np.concatenate([self.text, others.text])
+
+    def sizes(self) -> Places:
+        """(B,) how many bytes each has."""
+        return self.places[:, 1] - self.places[:, 0]
 
     def characters(self) -> Places:
         """(B,) how many each has."""

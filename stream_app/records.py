@@ -1,14 +1,16 @@
 """Fetched bytes become records, none of which is a Python object before it is asked for: fetch -> [read] -> Records.
 
 Kafka's record batches (message format v2, kafka.apache.org/documentation/#recordbatch) lie one after another in what a
-broker answers. Their bodies, unpacked, are one text; an index says where in it each record's parts stand. What is rare
-(transactions, formats before Kafka 0.11) is left to aiokafka, which is the reference: a test holds them together.
+broker answers. That is one text, or their bodies unpacked are; an index says where in it each record's parts stand.
+What is rare (transactions, formats before Kafka 0.11) is left to aiokafka, which is the reference: a test holds them
+together.
 
-    n records   text: the bodies of their batches, one after another
+    n records   text: the answer, or the unpacked bodies of its batches, one after another
 """
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, overload
 
 import numpy as np
@@ -47,7 +49,6 @@ _MAGIC_AT = struct.calcsize(">qii")
 _CHECKED_FROM = struct.calcsize(">qiibI")
 _CODEC, _APPEND_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
 _UNPACK: dict[int, Callable[[bytes], bytes]] = {
-    0: bytes,
     1: gzip_decode,
     2: snappy_decode,
     3: lz4_decode,
@@ -158,7 +159,7 @@ def read(
     Raises:
         CorruptRecordException: the first batch is; names it and what is wrong.
     """
-    bodies, parts, next_offset, size = [b""], [np.empty(0, RECORD)], from_offset, 0
+    bodies, parts, begins, next_offset, at, plain = [], [np.empty(0, RECORD)], [0], from_offset, 0, True
     try:
         for frame in _frames(data):
             if frame[_MAGIC_AT] != 2:
@@ -167,16 +168,21 @@ def read(
             if head.attributes & (_TRANSACTIONAL | _CONTROL):
                 return None
             body, places = _unpacked(frame, head, check_crcs)
-            for name in ("key_at", "value_at", "headers_at", "end"):
-                places[name] += size
             bodies.append(body)
             parts.append(places)
-            size, next_offset = size + len(body), head.offset + head.last_delta + 1
+            begins.append(at + _HEAD.size)
+            at, next_offset = at + len(frame), head.offset + head.last_delta + 1
+            plain &= not head.attributes & _CODEC
     except CorruptRecordException as error:
-        if len(bodies) == 1:
+        if not bodies:
             raise CorruptRecordException(f"{topic}/{partition}, the batch at {from_offset}: {error.args[0]}") from error
+    if not plain:  # else the records are read where they came
+        data, begins = b"".join(bodies), [0, 0, *accumulate(map(len, bodies[:-1]))]
+    for places, begin in zip(parts, begins, strict=True):
+        for name in ("key_at", "value_at", "headers_at", "end"):
+            places[name] += begin
     whole = np.concatenate(parts)
-    return Records(topic, partition, b"".join(bodies), whole[whole["offset"] >= from_offset]), next_offset
+    return Records(topic, partition, data, whole[whole["offset"] >= from_offset]), next_offset
 
 
 def warm() -> None:
@@ -211,14 +217,14 @@ def _head(frame: memoryview) -> _Head:
     return _Head._make(_HEAD.unpack_from(frame))
 
 
-def _unpacked(frame: memoryview, head: _Head, check_crcs: bool) -> tuple[bytes, Places]:
+def _unpacked(frame: memoryview, head: _Head, check_crcs: bool) -> tuple[bytes | memoryview, Places]:
     """The body of a batch, and where in it the records are."""
     if check_crcs and (crc := crc32c(frame[_CHECKED_FROM:])) != head.crc:
         raise CorruptRecordException(f"its CRC is {crc:#x}, wanted {head.crc:#x}")
     codec = head.attributes & _CODEC
-    if codec not in _UNPACK:
-        raise UnsupportedCodecError(f"the codec of a batch is {codec}, wanted one of {sorted(_UNPACK)}")
-    body = _UNPACK[codec](frame[_HEAD.size :].tobytes())
+    if codec and codec not in _UNPACK:
+        raise UnsupportedCodecError(f"the codec of a batch is {codec}, wanted one of {[0, *_UNPACK]}")
+    body = _UNPACK[codec](frame[_HEAD.size :].tobytes()) if codec else frame[_HEAD.size :]
     if not 0 <= head.records <= len(body):
         raise CorruptRecordException(f"it has {head.records} records in {len(body)} bytes")
     places = np.empty(head.records, RECORD)

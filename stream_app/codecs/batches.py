@@ -1,11 +1,13 @@
 """A batch of examples becomes columns, in arrays throughout: unpack -> [read] -> columns."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.compiled import compiled_exactly
 from models.features import LARGEST
 from models.hashes import text_hash
 from models.spec import ModelSpec
@@ -16,6 +18,8 @@ from stream_app.errors import DecodeError
 from stream_app.ids import Ids, ids_of
 
 Floating = NDArray[np.floating[Any]]
+SHORT = 64
+"""Characters of a text whose hash is remembered."""
 
 
 class BatchReader:
@@ -55,8 +59,8 @@ class BatchReader:
         columns.rows[:] = np.arange(b)
         faults = self._fill_features(columns, batch)
         labelled = self._fill_label(columns, batch)
-        featured: NDArray[np.bool_] = np.any(~np.isnan(columns.numeric), axis=1)
-        featured |= np.any(columns.lengths >= 0, axis=1)
+        featured = np.empty(b, np.bool_)
+        _say_featured(columns.numeric, columns.lengths, featured)
         faults |= self._rules.faults(
             columns,
             np.full(b, timestamp_ms, np.int64),
@@ -83,15 +87,15 @@ class BatchReader:
             if coded is not None:
                 integers = _numbers(coded)
                 refuse(_texts(coded), name, coded, "a number")
-                columns.numeric[:, n] = np.clip(integers, -LARGEST, LARGEST)
+                _put_numbers(integers, columns.numeric, n, LARGEST)
             if values is not None:
                 numbers = values if coded is None else np.where(np.isnan(values), integers, values)
-                columns.numeric[:, n] = np.clip(numbers, -LARGEST, LARGEST)
-                refuse(np.isinf(values), name, values, "a finite number (NaN means missing)")
+                if _put_numbers(numbers, columns.numeric, n, LARGEST):
+                    refuse(np.isinf(values), name, values, "a finite number (NaN means missing)")
         for c, name in enumerate(self._categorical):
             if (coded := batch.categorical.get(name)) is not None:
-                found = np.array([*map(text_hash, coded.values), (0, -1)], np.int64)  # (values + 1, 2)
-                columns.hashes[:, c], columns.lengths[:, c] = found[coded.codes].T
+                known = np.array([*map(_hash, coded.values), (0, -1)], np.int64)  # (values + 1, 2)
+                _put_hashes(coded.codes, known, columns.hashes, columns.lengths, c)
             if (values := batch.numeric.get(name)) is not None:
                 refuse(~np.isnan(values), name, values, "a text or an integer")
         for name in ("time_s", "label_time_s", "weight"):
@@ -112,6 +116,53 @@ class BatchReader:
             targets = np.array([*map(self._rules.target, batch.classes.values), np.nan])
             columns.target[given] = targets[batch.classes.codes[given]]
         return labelled
+
+
+@lru_cache(1 << 14)
+def _short_hash(value: str | int) -> tuple[int, int]:
+    return text_hash(value)
+
+
+def _hash(value: str | int) -> tuple[int, int]:
+    """``text_hash``; the same few come in record after record."""
+    return text_hash(value) if isinstance(value, str) and len(value) > SHORT else _short_hash(value)
+
+
+@compiled_exactly
+def _put_numbers(values: Floating, to: NDArray[np.float32], column: int, largest: float) -> bool:
+    """Write values (B,) into a column of (B, N), none beyond the largest; whether one is infinite."""
+    infinite = False
+    for b in range(len(values)):
+        value = values[b]
+        infinite |= abs(value) == np.inf
+        to[b, column] = min(max(value, -largest), largest) if value == value else np.nan
+    return infinite
+
+
+@compiled_exactly
+def _put_hashes(
+    codes: NDArray[np.int32],
+    known: NDArray[np.int64],
+    hashes: NDArray[np.uint32],
+    lengths: NDArray[np.int32],
+    column: int,
+) -> None:
+    """Write what is known of each value, (values + 1, 2), into a column of (B, C); the last is of a missing one."""
+    for b in range(len(codes)):
+        code = codes[b] if codes[b] >= 0 else len(known) - 1
+        hashes[b, column], lengths[b, column] = known[code, 0], known[code, 1]
+
+
+@compiled_exactly
+def _say_featured(numeric: NDArray[np.float32], lengths: NDArray[np.int32], found: NDArray[np.bool_]) -> None:
+    """Which rows have a feature that is not missing."""
+    for b in range(len(found)):
+        there = False
+        for n in range(numeric.shape[1]):
+            there |= numeric[b, n] == numeric[b, n]
+        for c in range(lengths.shape[1]):
+            there |= lengths[b, c] >= 0
+        found[b] = there
 
 
 def _at(column: Coded | Floating, i: int) -> object:

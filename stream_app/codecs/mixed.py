@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.spec import ModelSpec
+from stream_app.codecs.batch import pack
 from stream_app.codecs.batches import BatchReader
 from stream_app.codecs.decoded import Decoded
 from stream_app.codecs.examples import ExampleCodec
+from stream_app.codecs.gather import example, gathered
 from stream_app.codecs.jsons import JsonCodec
 from stream_app.codecs.unpack import unpack
 from stream_app.columns import BadRow, Columns, concatenated
@@ -41,6 +43,7 @@ class Codec:
 
     def __init__(self, spec: ModelSpec) -> None:
         self._json, self._example, self._batch = JsonCodec(spec), ExampleCodec(spec), BatchReader(spec)
+        self._numeric, self._categorical = spec.features.numeric, spec.features.categorical
 
     def decode(self, records: Sequence[Record]) -> tuple[Columns, list[BadRow]]:
         """Rows in the order of (offset, row), and what is none, in the same order."""
@@ -74,6 +77,9 @@ class Codec:
         """Have the scanners compiled before the first record waits for them; some seconds, once a machine."""
         self._json.decode([_Sample()])
         self._example.decode([_Sample()])
+        features = dict.fromkeys(self._numeric, 0.0) | dict.fromkeys(self._categorical, "x")
+        row = example("x", features=features, time_s=0.0, label=None, label_time_s=None, weight=None, key=None)
+        self._batch.read(unpack(pack(gathered([row]))), 0, 0)
 
     def _none(self) -> Columns:
         return self._json.decode(())[0]

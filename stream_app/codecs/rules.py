@@ -57,7 +57,9 @@ class Rules:
         """
         time_s, target, label_time_s = columns.time_s, columns.target, columns.label_time_s
         columns.label_time_s[~labelled] = np.nan
-        timed, lengths = ~np.isnan(time_s), columns.ids.characters()
+        timed, lengths = ~np.isnan(time_s), columns.ids.sizes()
+        if lengths.max(initial=0) > LONGEST_ID:  # in bytes: of characters there are fewer, if they are not ASCII
+            lengths = columns.ids.characters()
         bad = (lengths < 1) | (lengths > LONGEST_ID) | np.isinf(time_s) | (featured & ~timed) | ~(timed | labelled)
         bad |= labelled & ~((np.abs(target) <= LARGEST) & np.isfinite(label_time_s))
         with np.errstate(over="ignore"):

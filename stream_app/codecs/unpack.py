@@ -54,7 +54,7 @@ def unpack(value: bytes) -> Batch:
 
 
 def _split(texts: wire.Texts, what: str) -> list[str]:
-    return list(_ids(texts, what))
+    return list(_ids(texts, what)) if texts.ends or texts.text else []
 
 
 def _ids(texts: wire.Texts, what: str) -> Ids:
