@@ -203,11 +203,10 @@ def _gradient(
             for k in range(out):
                 slope[at + out * into + k] += back[i, k]
         if layer > 0:
-            before = np.dot(back, weight)  # (B, into)
+            before, after = np.dot(back, weight), hs[layer]  # (B, into)
             for i in range(b):
                 for k in range(into):
-                    if hs[layer][i, k] <= 0.0:
-                        before[i, k] = np.float32(0.0)
+                    before[i, k] = np.float32(0.0) if after[i, k] <= 0.0 else before[i, k]
             back = before
         elif len(embed_at):
             back = np.dot(back, np.ascontiguousarray(weight[:, columns:]))  # (B, into - D): x has no slope

@@ -143,9 +143,10 @@ def _count(
         for t in range(targets.shape[1]):
             s[slot, h, t] *= left[at, h]
     last_s[slot] = now_s
-    at = _decayed(half_lives_s, after_s, left, now_s - time_s)
+    old = time_s < now_s
+    at = _decayed(half_lives_s, after_s, left, now_s - time_s) if old else at
     for h in range(len(half_lives_s)):
-        fresh = weight * left[at, h]
+        fresh = weight * left[at, h] if old else weight
         w[slot, h] += fresh
         for t in range(targets.shape[1]):
             s[slot, h, t] += fresh * targets[p, t]

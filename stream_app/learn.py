@@ -275,7 +275,8 @@ class Core:
     def _entered(self, columns: Columns) -> tuple[NDArray[np.intp], Raw, Ints]:
         """Which rows have features, what these are, and places for them among those that wait."""
         at = np.flatnonzero(~np.isnan(columns.time_s))
-        raw = self._hashed.raw(columns.numeric[at], columns.hashes[at], columns.lengths[at])
+        numeric, hashes = columns.numeric.take(at, axis=0), columns.hashes.take(at, axis=0)
+        raw = self._hashed.raw(numeric, hashes, columns.lengths.take(at, axis=0))
         return at, raw, self.waiting.reserve(len(at))
 
     def _watch_inputs(self, raw: Raw, rows: slice, out: Taken) -> None:
