@@ -32,8 +32,8 @@ from stream_app import records as batches
 Records = Sequence[Any]
 """Of aiokafka.ConsumerRecord; ``batches.Records``, but for what aiokafka must read."""
 
-LARGEST_CHUNK = 4096
-LARGEST_BYTES = 1 << 20
+LARGEST_CHUNK = 16_384
+LARGEST_BYTES = 4 << 20
 """Of a chunk's values; the buffers hold ``stream_buffer_maxsize`` chunks a partition."""
 FETCH_WAIT_S = 0.02
 """How long the broker may hold an empty answer back. The embedded one tells only then what has come meanwhile."""

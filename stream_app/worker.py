@@ -41,6 +41,8 @@ RIVALS = 20
 """So many versions of others may come in between one of ours; then it waits for its next turn."""
 PUBLISH_S = 120.0
 """Every step of publishing has a limit of its own, but for a registry that hangs."""
+AT_ONCE_S = 0.1
+"""How long the core learns without a pause: who publishes or stops waits for it."""
 LINGER_S = 0.005
 """How long a step that is not full waits for the next record."""
 HELD_S = 0.03
@@ -96,6 +98,7 @@ class Worker:
         self._held = asyncio.Event()
         self._held_s = 0.0
         self._took = 0
+        self._record_s = 1.0
         self._learned = asyncio.Event()
 
     async def start(self) -> None:
@@ -217,6 +220,24 @@ class Worker:
 
     async def take(self, partition: int, records: Sequence[Any] | Decoded, *, more: bool = False) -> None:
         """Let a chunk take effect; with ``more``, a step that is not full waits for further ones or ``linger``."""
+        left: Sequence[Any] | Decoded | None = records
+        while left is not None:
+            piece, left = self._piece(left)
+            began_s = time.monotonic()
+            await self._take(partition, piece, more=more or left is not None)
+            if isinstance(piece, Decoded):
+                self._record_s = (time.monotonic() - began_s) / len(piece.offsets)
+
+    def _piece(self, records: Sequence[Any] | Decoded) -> tuple[Sequence[Any] | Decoded, Decoded | None]:
+        """What is learned in about AT_ONCE_S, if the last piece's pace holds, and the rest."""
+        most = max(1, int(AT_ONCE_S / self._record_s))
+        if not isinstance(records, Decoded) or len(records.offsets) <= most:
+            return records, None
+        piece, left = records.split(int(records.offsets[most]))
+        assert piece is not None
+        return piece, left
+
+    async def _take(self, partition: int, records: Sequence[Any] | Decoded, *, more: bool) -> None:
         async with self._lock:
             if self._core is None or self._closing or partition not in self._mine:
                 return
