@@ -491,10 +491,8 @@ class Core:
         state = self.partitions[partition]
         for records in batches:
             columns, _ = self._codec.decode(records)
-            start = 0
-            for end in self._step_ends(columns).tolist():
-                self._remember(state, columns.take(slice(start, end)), recorded)
-                start = end
+            if len(columns.ids):
+                self._remember(state, columns, recorded)
         state.join.expired = state.join.orphans = state.join.ignored = 0
         state.recorded = {p: said for p, said in recorded.items() if p >= state.next_offset << ROW_BITS}
 
