@@ -6,7 +6,7 @@
     torch    lists -> tensors -> an eager MLP 64-64 -> softmax, as one writes first
     ours     stream-app serve with tokens and metrics, following a models log
 
-Two models, both of the flights: an MLP 64-64 (kind torch, served by onnxruntime), whose figures are the JSON line's,
+Two models, both of the flights: an MLP 64-64 (kind torch, served by compiled code), whose figures are the JSON line's,
 and the standard mixture, under "mixture". All servers get the same requests from the same load generator, a process
 of its own (``bench._serving_load``), a round of each after the other; medians over rounds count. Latencies: open
 loop at half of our unary maximum. Storm: the models log gets SWAPS_PER_S versions a second, as a worker announces
