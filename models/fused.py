@@ -67,7 +67,7 @@ def layout(shapes: Shapes) -> Layout:
 
 def outputs(theta: Floats, cut: Layout, x: Floats, codes: Ints) -> Floats:
     """Logits, or standardised values, (B, K)."""
-    return _forward(theta, *cut, np.ascontiguousarray(x), codes)[-1]
+    return _forward(theta, *cut, np.ascontiguousarray(x), np.ascontiguousarray(codes))[-1]
 
 
 def scores(task: str, outputs: Floats) -> Floats:

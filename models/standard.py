@@ -37,7 +37,7 @@ def standardise(encoder: FeatureEncoder, dense: Floats) -> Floats:
     scaler, missing = encoder.scaler, len(encoder.numeric_names)
     found = np.empty((len(dense), dense.shape[1] + missing), np.float32)
     mean, std = np.empty(dense.shape[1], np.float32), np.empty(dense.shape[1], np.float32)
-    _scale(dense, scaler.n, scaler.mean, scaler.m2, mean, std, missing, found)
+    _scale(np.ascontiguousarray(dense), scaler.n, scaler.mean, scaler.m2, mean, std, missing, found)
     return found
 
 

@@ -88,3 +88,16 @@ def test_scores_are_torchs(task: str) -> None:
     outputs = np.random.default_rng(0).normal(scale=30.0, size=(200, k)).astype(np.float32)
     wanted = losses.scores(task, torch.from_numpy(outputs)).numpy()
     np.testing.assert_allclose(fused.scores(task, outputs), wanted, rtol=1e-5, atol=1e-30)
+
+
+def test_one_layout_is_compiled_for_whatever_the_rows_layout() -> None:
+    spec = spec_of("binary", "mlp", (6,), categories=True)
+    shapes = parameter_shapes(spec)
+    theta = np.zeros(parameter_count(shapes), np.float32)
+    width = shapes["layer0.weight"][1] - sum(f.dim for f in spec.features.categorical.values())
+    x, codes = np.zeros((4, width), np.float32), np.zeros((4, 2), np.int64)
+    compiled: Any = fused._forward
+    fused.outputs(theta, fused.layout(shapes), x, codes)
+    before = len(compiled.signatures)
+    fused.outputs(theta, fused.layout(shapes), np.asfortranarray(x), np.asfortranarray(codes))
+    assert len(compiled.signatures) == before
