@@ -7,7 +7,7 @@ processed, so for Vowpal Wabbit a predict and a learn are two. Each peer runs al
 
     events          stream-app worker, whole: decode, predict, record the predictions, join, score, learn, publish
     columnar        the same rows, ROWS to a Kafka record
-    in_memory       the same core over the same bytes in memory, without broker, Faust and versions: the limit
+    in_memory       the same core over the same fetches in memory, decoding included, without broker, Faust and versions
     mixture_*       likewise, learning with a mixture of that tier
     faust_noop      a plain Faust agent on raw bytes that does nothing
     river_*         River's logistic regression, from the topic through kafka-python (with crc32c), and in memory
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from examples.flights.baseline import Baseline, consume
 from examples.flights.baseline import Event as BaselineEvent
@@ -38,10 +39,11 @@ from examples.flights.produce import produce
 from models import learners
 from models.spec import Learner, ModelSpec, Optimiser, read_spec
 from models.torch_learner import use_one_thread
-from stream_app import kafka_clients, learn
+from stream_app import kafka_clients, learn, records
 from stream_app.broker import EmbeddedBroker
 from stream_app.codecs.batch import pack
 from stream_app.codecs.gather import Example, example, gathered
+from stream_app.codecs.mixed import Codec
 from stream_app.events import CONTENT_TYPE, ContentType, Topics
 from stream_app.learn import Core
 from stream_app.logclient import LogClient
@@ -52,6 +54,8 @@ from tests.broker.apache_kafka import ApacheKafka
 
 SPEC = Path("examples/flights/model.toml")
 FETCH = 1024
+CHUNK = 4096
+"""Records that a core in memory gets at once; a worker gets as many, or more."""
 ROWS = 4096
 """In a columnar record."""
 YEARS = 3
@@ -181,14 +185,28 @@ def _with_mixture(spec: ModelSpec, tier: Any) -> ModelSpec:
 def in_memory(spec: ModelSpec, values: Sequence[bytes]) -> tuple[float, dict[str, float]]:
     """Records per second of the bare core, and its measures."""
     learn.warm(spec)
-    records = [Record(i, -1, value) for i, value in enumerate(values)]
-    core = Core(spec, learners.make(spec))
+    codec, core = Codec(spec), Core(spec, learners.make(spec))
     core.start({0: 0})
-    started_s = time.perf_counter()
-    for at in range(0, len(records), FETCH):
-        encode_blocks(core.take(0, records[at : at + FETCH]).predictions, "none")
-    seconds = time.perf_counter() - started_s
-    return len(records) / seconds, core.score.metrics()
+    seconds = 0.0
+    for at in range(0, len(values), CHUNK):
+        fetched = _fetched(values[at : at + CHUNK], at)
+        started_s = time.perf_counter()
+        more = at + CHUNK < len(values)
+        encode_blocks(core.take(0, codec.read(fetched), more=more).predictions, "none")
+        seconds += time.perf_counter() - started_s
+    return len(values) / seconds, core.score.metrics()
+
+
+def _fetched(values: Sequence[bytes], offset: int) -> records.Records:
+    """Records as a worker gets them."""
+    builder = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 30)
+    for delta, value in enumerate(values):
+        builder.append(delta, 0, None, value, [])
+    batch = bytearray(builder.build())
+    batch[:8] = offset.to_bytes(8)
+    found = records.read(bytes(batch), topic="", partition=0, from_offset=offset)
+    assert found is not None
+    return found[0]
 
 
 def faust_noop(servers: str, topic: str, records: int) -> float:
