@@ -2,7 +2,8 @@
 
     python -m bench._serving_peers noop|torch PORT
 
-noop    parses the request, says the same whatever it is: what gRPC and protobuf alone cost, the limit
+noop    parses the request, says the same whatever it is, on uvloop and with SCHED_BATCH as our server: what gRPC and
+        protobuf alone cost, the limit
 torch   what one writes first: lists -> tensors -> an eager MLP 64-64 with embeddings -> softmax; it has no recent rates
         (they are zeros), no metrics, no versions, no authentication, and one thread, with which it is fastest
 """
@@ -16,10 +17,12 @@ from typing import Any
 import grpc
 import numpy as np
 import torch
+import uvloop
 from torch import nn
 
 from models.shapes import dense_columns
 from models.spec import ModelSpec, read_spec
+from stream_app.serve import prefer_throughput
 from stream_app.wire import stream_app_pb2 as pb
 from stream_app.wire import stream_app_pb2_grpc as pb_grpc
 
@@ -136,4 +139,8 @@ async def main(kind: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    limit = sys.argv[1] == "noop"
+    if limit:
+        prefer_throughput()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if limit else None) as runner:
+        runner.run(main(sys.argv[1], int(sys.argv[2])))

@@ -320,7 +320,7 @@ def run(
         SettingsError: as ``serve``.
     """
     _allow_connections()
-    _prefer_throughput()
+    prefer_throughput()
     gc.freeze()  # what is imported stays: a collection that looks at all of it stops answers for 15 to 20 ms
     sys.setswitchinterval(SWITCH_S)
     host, rest_host = listen.rpartition(":")[0], (rest or "").rpartition(":")[0]
@@ -355,7 +355,7 @@ def _allow_connections() -> None:
         pass
 
 
-def _prefer_throughput() -> None:
+def prefer_throughput() -> None:
     """No thread of this process interrupts another to begin a little sooner.
 
     gRPC has threads of its own, which wake for every packet; where cores are busy, Linux stops the thread that answers
