@@ -4,10 +4,12 @@
     python -m bench._serving_versions publish FOLDER SERVERS FIRST COUNT PER_S
 
 ``make`` learns WARM records, then EVERY between two versions. Versions are made before anything is measured, so that
-nobody learns beside the servers; ``publish`` does what a worker does with them: it announces and reads back.
+nobody learns beside the servers; ``publish`` does what a worker does with them: it announces and reads back. It gives
+way to the servers, since a worker has a machine of its own.
 """
 
 import argparse
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -128,6 +130,7 @@ def main() -> None:
     if args.command == "make":
         make(args.folder, args.kind, args.count)
         return
+    os.nice(10)
     with closing(LogClient(args.servers, Topics.of("flights").models)) as log:
         log.catch_up()
         print("publishing", flush=True)

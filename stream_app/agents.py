@@ -1,7 +1,6 @@
 """The Faust edge: events topic -> coalesced chunks -> agent -> worker. Nothing is computed here."""
 
 import asyncio
-import ctypes
 import logging
 import os
 import sys
@@ -14,6 +13,7 @@ import faust
 import mode
 from faust.types import TP
 
+from stream_app import heap
 from stream_app.coalesce import CoalescingApp
 from stream_app.codecs.decoded import Decoded
 from stream_app.codecs.mixed import Codec
@@ -28,10 +28,6 @@ TICK_S = 0.1
 """At least so often, though nothing comes in."""
 STOP_S = 40.0
 """A version under way may take 25 s; without a broker, some client would wait for ever."""
-
-KEPT_BYTES = 64 << 20
-"""Of freed memory, at the end of each heap."""
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 T = TypeVar("T")
 
@@ -154,17 +150,8 @@ def _die(text: str, code: int) -> NoReturn:
     os._exit(code)
 
 
-def _keep_freed() -> None:
-    """Have glibc keep what is freed: a fetch's buffers, given back and asked for anew, cost a page fault per 4 KB."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "mallopt"):
-            libc.mallopt(_TRIM_THRESHOLD, KEPT_BYTES)
-            libc.mallopt(_MMAP_THRESHOLD, 32 << 20)  # its largest
-
-
 def run(seeder: Seeder, *, bootstrap_servers: str, stuck_s: float = 60.0) -> NoReturn:
     """Work until SIGTERM or Ctrl-C; what was learned by then is published first."""
-    _keep_freed()
+    heap.keep_freed()
     app = build(seeder, bootstrap_servers=bootstrap_servers, stuck_s=stuck_s)
     faust.Worker(app, loglevel="WARN", override_logging=False, quiet=True).execute_from_commandline()

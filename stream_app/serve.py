@@ -26,6 +26,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from kafka.errors import KafkaError
 
+from stream_app import heap
 from stream_app.decisions import DecisionWriter, Evidence
 from stream_app.errors import SettingsError
 from stream_app.events import Topics
@@ -321,6 +322,7 @@ def run(
     """
     _allow_connections()
     prefer_throughput()
+    heap.share_heaps()
     gc.freeze()  # what is imported stays: a collection that looks at all of it stops answers for 15 to 20 ms
     sys.setswitchinterval(SWITCH_S)
     host, rest_host = listen.rpartition(":")[0], (rest or "").rpartition(":")[0]
