@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from models.compiled import compiled
+from models.compiled import compiled, compiled_exactly
 from models.experts.arrays import F32, F64, widened
 from models.experts.scores import squash
 from models.experts.window import Rows, Window
@@ -21,7 +21,7 @@ KEEP = 0.5 ** (1 / 2000)
 """What a class keeps of its past at each of its rows."""
 
 
-@compiled
+@compiled_exactly  # as part of ``learn`` it must round as it does alone: what was loaded goes on to the bit
 def derive(k: int, count: F64, sums: F64, squares: F64, mean: F64, precision: F64, base: F64) -> None:
     """One class's densities from its sums, shrunk toward one row at 0 with variance 1."""
     n = count[k] + 1.0

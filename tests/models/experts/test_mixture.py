@@ -204,7 +204,13 @@ def test_a_new_class_begins_unlikely() -> None:
 
 
 def test_old_classes_soon_stand_as_if_there_were_no_new_one() -> None:
-    grown, same, rows = mixture(2), mixture(2), batch(600, 2)
+    more = [_loss_of_a_new_class(seed) for seed in range(8)]  # one alone is chance: from -3 to +3
+    assert np.mean(more) < 0.01 * 200
+
+
+def _loss_of_a_new_class(seed: int) -> float:
+    """So much more is lost over 200 rows after a class was added that none of them is of."""
+    grown, same, rows = mixture(2), mixture(2), batch(600, 2, seed=seed)
     target = (rows.x[:, 0] > 0).astype(np.float32)
     for mix, classes in ((grown, 3), (same, 2)):
         mix.learn(rows.x[:400], rows.categories[:400], target[:400])
@@ -212,7 +218,7 @@ def test_old_classes_soon_stand_as_if_there_were_no_new_one() -> None:
         mix.grow(columns=4, classes=classes, category_sizes=SIZES)
         mix.learn(rows.x[400:], rows.categories[400:], target[400:])
         assert before < mix.loss
-    assert grown.loss < same.loss + 0.01 * 200
+    return grown.loss - same.loss
 
 
 @pytest.mark.parametrize("classes", KINDS)
