@@ -26,6 +26,9 @@ _TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<f4"), 7: np.dtype("<i8")}
 
 TASKS = ("binary", "multiclass", "regression")
 
+_ENDS = {"binary": b"Sigmoid", "multiclass": b"Softmax"}
+"""What kind of node makes scores of the last layer; none for numbers."""
+
 
 class Net(NamedTuple):
     """A network's parameters, as ``models.forward`` reads them; it trusts every number that says where to look."""
@@ -59,7 +62,7 @@ def net_of(onnx: bytes, spec: ModelSpec) -> Net | None:
         ValueError: these are no bytes of a graph.
     """
     found, layers = constants(onnx), len(spec.learner.layers) + 1
-    if spec.learner.network == "wide_deep":
+    if spec.learner.network == "wide_deep" or any((end in onnx) != (task == spec.task) for task, end in _ENDS.items()):
         return None
     columns, sizes = len(spec.features.categorical), [f.size for f in spec.features.categorical.values()]
     first_row = found.get("first_row", np.zeros(0, np.int64))

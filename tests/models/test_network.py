@@ -170,3 +170,10 @@ def test_a_network_too_large_for_the_caches_is_onnxruntimes() -> None:
     compile_for(answering, numeric, categories)
     assert not answering.compiled
     np.testing.assert_array_equal(answering.run(numeric, categories), Session(graph).run(numeric, categories))
+
+
+def test_a_graph_of_another_task_is_not_read() -> None:
+    for mine, its in (("binary", "regression"), ("regression", "binary"), ("multiclass", "binary")):
+        onnx, _, _ = graph_of(spec_of(its))
+        assert net_of(onnx, spec_of(its)) is not None
+        assert net_of(onnx, spec_of(mine)) is None
