@@ -223,10 +223,8 @@ class Worker:
         left: Sequence[Any] | Decoded | None = records
         while left is not None:
             piece, left = self._piece(left)
-            began_s = time.monotonic()
-            await self._take(partition, piece, more=more or left is not None)
-            if isinstance(piece, Decoded):
-                self._record_s = (time.monotonic() - began_s) / len(piece.offsets)
+            if not await self._take(partition, piece, more=more or left is not None):
+                return  # the rest will come again: each piece of it would have the consumer seek anew
 
     def _piece(self, records: Sequence[Any] | Decoded) -> tuple[Sequence[Any] | Decoded, Decoded | None]:
         """What is learned in about AT_ONCE_S, if the last piece's pace holds, and the rest."""
@@ -237,21 +235,25 @@ class Worker:
         assert piece is not None
         return piece, left
 
-    async def _take(self, partition: int, records: Sequence[Any] | Decoded, *, more: bool) -> None:
+    async def _take(self, partition: int, records: Sequence[Any] | Decoded, *, more: bool) -> bool:
+        """Whether what follows these records may take effect."""
         async with self._lock:
             if self._core is None or self._closing or partition not in self._mine:
-                return
+                return False
             failpoints.reach("take")
             state = self._core.partitions.get(partition)
             last_offset = records.last_offset if isinstance(records, Decoded) else records[-1].offset
             if state is not None and last_offset < state.expected:
                 await self._mind_ids()  # left over from before a seek, or was the topic created anew?
-                return
+                return True
             stood = state.next_offset if state is not None else 0
+            began_s = time.monotonic()
             taken: Taken | None = await self._learn(partial(self._core.take, partition, records, more=more))
             assert taken is not None
             if taken.gap_at is not None:
                 taken = await self._gap(self._core, partition, records, taken.gap_at)
+            elif isinstance(records, Decoded):
+                self._record_s = (time.monotonic() - began_s) / len(records.offsets)
             if taken is not None:
                 self._moved_s = time.monotonic()
                 failpoints.reach("taken")
@@ -262,6 +264,7 @@ class Worker:
                 if state.next_offset != stood or not self._held.is_set():
                     self._held_s = time.monotonic()
                 self._held.set()
+            return taken is not None
 
     async def linger(self) -> None:
         """Run for ever: when no chunk has come for LINGER_S, or HELD_S have passed, what was held back takes effect."""

@@ -12,6 +12,7 @@ import pytest
 from kafka.errors import KafkaError
 
 from stream_app import worker
+from stream_app.codecs.mixed import Codec
 from stream_app.errors import EpochError, ModelLogError, StuckError
 from stream_app.events import DeadLetter
 from stream_app.logclient import LogClient
@@ -410,5 +411,30 @@ def test_who_stands_by_joins_anew_if_records_wait_and_nobody_learns_them(
             streams.produce(line.bootstrap_servers, line.topics.events, streams.records(10, seed=1))
             with pytest.raises(StuckError, match="records wait, this worker has no partition"):
                 await mine.until(lambda: False)
+
+    run(work())
+
+
+def test_what_comes_from_beyond_the_expected_offset_is_sought_once_however_many_pieces_it_is_learned_in(
+    line: Line,
+) -> None:
+    streams.produce(line.bootstrap_servers, line.topics.events, streams.records(300))
+
+    async def work() -> None:
+        async with driven(line, 0, 1) as mine:
+            records, sought = events(line, 0), list[dict[int, int]]()
+            seek = mine._seek
+
+            async def seeks(offsets: Mapping[int, int]) -> None:
+                sought.append(dict(offsets))
+                await seek(offsets)
+
+            mine.worker._consumer = Consumer(seeks, mine._commit)
+            mine.worker._record_s = worker.AT_ONCE_S / 10  # ten records to a piece
+            await mine.worker.take(0, Codec(line.spec).read(records[100:200]))
+            assert sought == [{0: 0}]
+            await mine.worker.take(0, Codec(line.spec).read(records))
+            mine.at[0] = len(records)
+            assert (await mine.published()).offsets[0] == len(records)
 
     run(work())
