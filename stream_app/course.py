@@ -29,9 +29,6 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     merged with."""
 
 
-decode_course = msgspec.json.Decoder(Course).decode
-
-
 class Log:
     """Writes a life down.
 

@@ -9,13 +9,15 @@ labels its members remember what no version has.
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from models.spec import ModelSpec, from_json
+from models.merging import MergeError
+from models.spec import ModelSpec, SpecError, from_json
 from models.torch_learner import use_one_thread
 from stream_app import course, replay, stored
 from stream_app.course import Course
@@ -49,16 +51,13 @@ class _MissingError(StreamAppError):
     """What it would take is not there."""
 
 
+@dataclass
 class _Life:
-    """A replica, once more.
+    """A replica, once more."""
 
-    Args:
-        core: as it was seeded.
-        stands_on: the version it goes on from.
-    """
-
-    def __init__(self, core: Core, stands_on: Version) -> None:
-        self.core, self.stands_on = core, stands_on
+    core: Core
+    stands_on: Version
+    """What it goes on from."""
 
 
 class Reproducer:
@@ -97,7 +96,7 @@ class Reproducer:
             if life is None or life.stands_on.envelope.number != way.before:
                 life = self._begun(way, from_json(texts["spec"]))
             records = sum([self._step(life, step) for step in way.steps])
-        except (RegistryError, BrokerError, _MissingError) as error:
+        except (RegistryError, BrokerError, SpecError, MergeError, msgspec.ValidationError, _MissingError) as error:
             return Reproduced(number=envelope.number, id=envelope.id, result="not tried", records=0, why=str(error))
         differing = _differing(life.core, version, {step[0] for step in way.steps if isinstance(step, tuple)})
         life.stands_on = version
@@ -129,8 +128,10 @@ class Reproducer:
         first = self._version(way.before)
         for p in way.partitions:
             start, _ = first.envelope.replay_from.get(p, (first.envelope.offsets[p], 0.0))
-            if (begin := self._reader.begin(self._topics.events, p)) > start:
-                raise _MissingError(f"{self._topics.events}/{p}: offsets {start} to {begin - 1} are deleted")
+            said_from = first.envelope.predictions_from.get(p, 0)
+            for topic, wanted in ((self._topics.events, start), (self._topics.predictions, said_from)):
+                if (begin := self._reader.begin(topic, p)) > wanted:
+                    raise _MissingError(f"{topic}/{p}: offsets {wanted} to {begin - 1} are deleted")
         core = core_of(spec, first.envelope.hyper)
         core.load(first.arrays, first.envelope, way.partitions)
         replay.rebuild(core, first.envelope, self._reader, self._topics)
