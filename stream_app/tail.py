@@ -9,7 +9,6 @@ Fetch, version 4: https://kafka.apache.org/protocol#The_Messages_Fetch
 
 import socket
 import struct
-from typing import Self
 
 from kafka.record.memory_records import MemoryRecords
 
@@ -86,12 +85,6 @@ class Tail:
 
     def close(self) -> None:
         self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def _records(answer: bytearray, name_bytes: int) -> list[tuple[int, bytes]]:

@@ -4,7 +4,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 from kafka.record.memory_records import MemoryRecordsBuilder
@@ -28,7 +28,7 @@ def saying(answer: bytes | None) -> Iterator[Tail]:
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         host, port = server.getsockname()
-        with Tail(host, port, "t", wait_s=0.01, most_bytes=1_000) as tail:
+        with closing(Tail(host, port, "t", wait_s=0.01, most_bytes=1_000)) as tail:
             yield tail
         thread.join(5.0)
 
